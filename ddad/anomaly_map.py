@@ -1,0 +1,74 @@
+"""Anomaly map and score (paper, section 3.5): where input and reconstruction differ, in the latent and in the features.
+
+    latent map   A_l = |z0 - z0_hat|, mean over channels, upsampled
+    feature map  A_f = sum over blocks J of 1 - cos(phi_j(x0), phi_j(x0_hat)), upsampled
+    A = lambda norm(A_l) + (1 - lambda) norm(A_f), smoothed by a Gaussian;   score = largest value of A
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .settings import Settings
+
+
+def upsample(values: Tensor, size: int, settings: Settings) -> Tensor:
+    """(B, h, w) -> (B, size, size), bilinear."""
+    return F.interpolate(values.unsqueeze(1), size=(size, size), mode="bilinear", align_corners=settings.align_corners).squeeze(1)
+
+
+def latent_map(z0: Tensor, z0_hat: Tensor, size: int, settings: Settings) -> Tensor:
+    """A_l (B, size, size) >= 0 from latents (B, C, h, w)."""
+    return upsample((z0 - z0_hat).abs().mean(1), size, settings)
+
+
+def feature_map(target: list[Tensor], reconstructed: list[Tensor], size: int, settings: Settings) -> Tensor:
+    """A_f (B, size, size) in 0 .. 2 |J| from the blocks' features, lists of (B, C_j, h_j, w_j)."""
+    return sum(upsample(1 - F.cosine_similarity(target[j - 1], reconstructed[j - 1], dim=1), size, settings) for j in settings.map_stages)
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Smallest and largest value of each map over the images that define 0 and 1."""
+
+    latent: tuple[float, float]
+    feature: tuple[float, float]
+
+    @classmethod
+    def of(cls, A_l: Tensor, A_f: Tensor) -> Ranges:
+        return cls((A_l.min().item(), A_l.max().item()), (A_f.min().item(), A_f.max().item()))
+
+
+def normalise(A: Tensor, low_high: tuple[float, float]) -> Tensor:
+    """(A - low) / (high - low): [0, 1] on the images the range is of, possibly beyond on others; no clamp, it would hide an order."""
+    low, high = low_high
+    return (A - low) / max(high - low, 1e-8)
+
+
+def combine(A_l: Tensor, A_f: Tensor, ranges: Ranges, settings: Settings) -> Tensor:
+    """A (B, H, W): both maps normalised, weighed by lambda, smoothed."""
+    A = settings.lam * normalise(A_l, ranges.latent) + (1 - settings.lam) * normalise(A_f, ranges.feature)
+    return smooth(A, settings.sigma * A.shape[-1] / 256)
+
+
+def smooth(A: Tensor, sigma: float) -> Tensor:
+    """Gaussian of `sigma` pixels, cut at 4 sigma, mirrored at the border; (B, H, W)."""
+    radius = min(int(4 * sigma + 0.5), A.shape[-1] - 1)
+    x = torch.arange(-radius, radius + 1, device=A.device, dtype=A.dtype)
+    kernel = torch.exp(-x**2 / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    A = F.pad(A.unsqueeze(1), (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(A, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).squeeze(1)
+
+
+def score(A: Tensor) -> Tensor:
+    """The image score, (B,): the largest value of A."""
+    return A.flatten(1).amax(1)
+
+
+def quantile_threshold(scores: Tensor, quantile: float) -> float:
+    """The score that the given share of held-out good images stays at or below."""
+    return torch.quantile(scores.double(), quantile).item()

@@ -1,0 +1,122 @@
+"""Choosing T_max, guidance and lambda without test data: held-out good images, half of them damaged on purpose.
+
+The paper's constants belong to Stable Diffusion's autoencoder and its own U-Net. Another latent space has another scale, and
+a step that repaints a part there may not be enough here. So every candidate is tried on good images that training never saw
+and on copies of them with synthetic defects of known place, and the best mean of image AUROC and PRO is taken.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_fill_holes, gaussian_filter
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import anomaly_map as maps
+from .metrics import PixelRanking
+
+T_MAX, GUIDANCE = (80, 160, 240, 320, 400, 500), (0.0, 1.0, 2.0, 4.0)
+LAMBDA = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+
+
+def region(size: int, area: float, rng: np.random.Generator) -> np.ndarray:
+    """One connected patch of about `area` (share of the image): a rectangle, a blob or a thin line; bool (size, size)."""
+    yy, xx = np.mgrid[:size, :size] / size
+    cy, cx = rng.uniform(0.12, 0.88, 2)
+    kind = rng.integers(3)
+    if kind == 2 and area < 0.02:                                     # line: as long as its width of 1 to 3% allows
+        width, angle = rng.uniform(0.012, 0.03), rng.uniform(0, np.pi)
+        along, across = (xx - cx) * np.cos(angle) + (yy - cy) * np.sin(angle), -(xx - cx) * np.sin(angle) + (yy - cy) * np.cos(angle)
+        return (np.abs(along) <= area / width / 2) & (np.abs(across) <= width / 2)
+    stretch = np.exp(rng.uniform(-0.7, 0.7))
+    ry, rx = (yy - cy) * stretch, (xx - cx) / stretch
+    distance = np.maximum(abs(ry), abs(rx)) if kind == 0 else np.hypot(ry, rx)
+    if kind != 0:
+        distance = distance * np.exp(0.6 * _unit(gaussian_filter(rng.standard_normal((size, size)), size / 16, mode="wrap")))
+    return binary_fill_holes(distance <= np.partition(distance.ravel(), max(4, int(area * size * size)))[max(4, int(area * size * size))])
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / (np.abs(x).max() + 1e-8)
+
+
+def damage(image: np.ndarray, other: np.ndarray, area: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of `image` (H, W, 3) in [0, 1] with one synthetic defect, and its mask, bool (H, W).
+
+    Four kinds: erased (filled from around it: a missing part), pasted (a patch from elsewhere, of this or the `other` image),
+    recoloured, stained. A defect that hardly changes the picture is drawn again.
+    """
+    size = len(image)
+    for _ in range(20):
+        m = region(size, area, rng)
+        kind = rng.integers(4)
+        if kind == 0:
+            sigma = max(1.5, np.sqrt(area) * size / 2)
+            keep = gaussian_filter((~m).astype(np.float32), sigma)[..., None]
+            new = gaussian_filter(image * ~m[..., None], (sigma, sigma, 0)) / np.maximum(keep, 1e-4)
+        elif kind == 1:
+            new = np.roll(image if rng.random() < 0.5 else other, tuple(rng.integers(size // 8, size - size // 8, 2)), (0, 1))
+        elif kind == 2:
+            new = np.clip(image[..., rng.permutation(3)] * rng.uniform(0.5, 1.5) + rng.uniform(-0.2, 0.2), 0, 1)
+        else:
+            grain = _unit(gaussian_filter(rng.standard_normal(image.shape), (2, 2, 0)))
+            new = np.clip(rng.uniform(0, 1, 3) + 0.3 * grain, 0, 1)
+        edge = gaussian_filter(m.astype(np.float32), 0.7)[..., None]
+        new = image * (1 - edge) + new * edge
+        change = np.abs(new - image).max(-1)
+        if m.any() and change[m].mean() > 0.12:
+            return new.astype(np.float32), m & (change > 0.03)
+    return new.astype(np.float32), m
+
+
+def synthetic_defects(images: Tensor, seed: int) -> tuple[Tensor, np.ndarray]:
+    """Each image once, damaged: (N, 3, H, W) in [-1, 1] and masks (N, H, W) bool; sizes even in log area, 0.1% to 20%."""
+    pictures = ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    damaged, masks = [], []
+    for n, place in enumerate(order):
+        rng = np.random.default_rng([seed, n])
+        area = float(np.exp(np.log(0.001) + (place + rng.random()) / len(order) * np.log(200)))
+        picture, mask = damage(pictures[n], pictures[order[n] if order[n] != n else n - 1], area, rng)
+        damaged.append(picture)
+        masks.append(mask)
+    return torch.from_numpy(np.stack(damaged)).permute(0, 3, 1, 2) * 2 - 1, np.stack(masks)
+
+
+def sweep(detector, images: Tensor, masks: np.ndarray, T_max=T_MAX, guidance=GUIDANCE, lam=LAMBDA) -> list[dict]:
+    """I-AUROC and PRO of every candidate on `images` (N, 3, H, W) with `masks` (N, H, W); an empty mask is a good image.
+
+    Guidance scales the predicted noise by 1 - w (1 - abar) at the start: candidates that would turn it round are left out.
+    """
+    observed = [detector.observe(x0, i * 16) for i, x0 in enumerate(images.split(16))]
+    labels, table, size = masks.any((1, 2)), [], images.shape[-1]
+    candidates = [(T, w) for T in T_max for w in guidance if w * (1 - detector.abar[T].item()) < 1]
+    for T, w in tqdm(candidates, "calibrate", leave=False):
+        changed = detector.under(detector.settings.change(T_max=T, guidance=w))
+        A_l, A_f = (torch.cat(part).cpu() for part in zip(*[changed.respond(seen, size)[:2] for seen in observed]))
+        good = torch.from_numpy(~labels)
+        ranges = maps.Ranges.of(A_l[good], A_f[good])
+        for weight in lam:
+            A = maps.combine(A_l, A_f, ranges, detector.settings.change(lam=weight))
+            auroc = roc_auc_score(labels, maps.score(A).numpy())
+            table.append({"T_max": T, "guidance": w, "lam": weight, "i_auroc": float(auroc), "pro": PixelRanking(A.numpy(), masks).pro(0.3)})
+    return table
+
+
+def candidates(detector, good: Tensor) -> list[dict]:
+    """The sweep's table on held-out good images (N, 3, H, W), at most 48, and damaged copies of them.
+
+    ValueError for fewer than eight held-out images.
+    """
+    if len(good) < 8:
+        raise ValueError(f"calibration needs at least 8 held-out good images, there are {len(good)}; raise held_out or add images")
+    damaged, masks = synthetic_defects(good[:48], detector.settings.seed)
+    return sweep(detector, torch.cat([good[:48], damaged]), np.concatenate([np.zeros_like(masks), masks]))
+
+
+def best(*tables: list[dict]) -> dict:
+    """T_max, guidance and lambda with the best mean of I-AUROC and PRO over the tables, one a product."""
+    mean = [sum(row["i_auroc"] + row["pro"] for row in rows) for rows in zip(*tables)]
+    row = tables[0][mean.index(max(mean))]
+    return {name: row[name] for name in ("T_max", "guidance", "lam")}

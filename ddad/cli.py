@@ -1,0 +1,178 @@
+"""The command line, `ddad ...`. Torch and the rest are imported by the command that needs them, so that --help is quick."""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser("ddad", description="Anomaly detection with dynamic noise in a latent diffusion model.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str, *positionals: tuple[str, str]) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(run=run)
+        for positional, explained in positionals:
+            one.add_argument(positional, type=Path, help=explained)
+        return one
+
+    def chosen(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--preset", default="clean", help="clean (default), paper or official")
+        one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change; `ddad settings` lists them")
+
+    def networks(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+        one.add_argument("--vae", help="autoencoder: Hugging Face id, folder, embedded, pixels, or FILE.py:CALLABLE")
+
+    data = ("data", "folder in MVTec AD's layout: train/good, test/<kind>, ground_truth/<kind>")
+    one = command("make-data", make_data, "Make the embedded products: images, masks and a table of defects.", ("out", "folder to make"))
+    one.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
+    one.add_argument("--seed", type=int, default=0)
+    one = command("check-data", check_data, "Read every picture and mask of a data set and report what is off.", data)
+    one.add_argument("--size", type=int, default=256, help="pixels a side it will be used at (default 256)")
+    one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
+    chosen(one), networks(one)
+    one.add_argument("--calibrate", action="store_true", help="choose T_max, guidance and lambda on held-out good images and synthetic defects")
+    one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", ("model", "folder of a detector"),
+                  ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
+    networks(one)
+    one.add_argument("--maps", choices=("png16", "npy"), default="png16", help="16-bit pictures (65535 = twice the threshold) or float32 arrays")
+    one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", ("model", "folder of a detector"), data)
+    networks(one)
+    one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
+    one.add_argument("--floors", action="store_true", help="also nearest neighbours alone and the autoencoder alone")
+    one.add_argument("--regret", action="store_true", help="also the sweep of T_max, guidance and lambda on the test set: shown, never used")
+    one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
+    one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for detectors and results"))
+    chosen(one), networks(one)
+    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    command("show", show, "Print a detector's manifest: settings, record, versions.", ("model", "folder of a detector"))
+    chosen(command("settings", show_settings, "Print the settings of a preset."))
+    one = command("demo", demo, "Inspect the embedded products with the shipped weights.", ("out", "folder for pictures and results.json"))
+    one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    one = command("weights", weights, "Retrain the shipped weights from scratch; resumes where it stopped.", ("out", "folder for the weights"))
+    one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command: 0, 1 when check-data finds problems, 2 with one sentence for input that cannot be used, 130 when interrupted."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what was kept", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ != "BackboneError":
+            raise
+        print(f"ddad {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def table(results: dict[str, dict]) -> str:
+    """One row a name, the metrics as columns."""
+    columns = ("i_auroc", "p_auroc", "pro", "pro_005", "p_ap", "i_f1_max")
+    heads = ("I-AUROC", "P-AUROC", "PRO 0.3", "PRO 0.05", "P-AP", "I-F1-max")
+    width = max(map(len, results)) + 2
+    lines = [" " * width + "".join(f"{head:>10}" for head in heads)]
+    lines += [f"{name:<{width}}" + "".join(f"{r[c]:>10.4f}" if r.get(c) is not None else f"{'':>10}" for c in columns) for name, r in results.items()]
+    return "\n".join(lines)
+
+
+def make_data(options) -> None:
+    from .products import make
+    make(options.out, size=options.size, seed=options.seed)
+    print(f"made {options.out}: {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_dir()))}")
+
+
+def check_data(options) -> int:
+    from .data import check
+    report = check(options.data, options.size)
+    print(json.dumps(report, indent=1, ensure_ascii=False))
+    return 0 if report["usable"] else 1
+
+
+def _settings(options):
+    from .settings import preset
+    settings = preset(options.preset).parse(options.set)
+    return settings.change(vae=options.vae) if getattr(options, "vae", None) else settings
+
+
+def _vae(options):
+    from .latent_projection import load_vae
+    return load_vae(options.vae) if options.vae else None
+
+
+def train(options) -> None:
+    from .detector import Detector
+    from .evaluation import load_train
+    settings = _settings(options)
+    images = load_train(options.data, settings)
+    checkpoint = options.out.with_name(options.out.name + ".training.safetensors")
+    detector = Detector.fit(images, settings, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
+    detector.save_pretrained(options.out)
+    checkpoint.unlink(missing_ok=True)
+    kept = ("T_max", "guidance", "lam")
+    print(f"saved {options.out}; threshold {detector.threshold}; " + ", ".join(f"{name} {getattr(detector.settings, name)}" for name in kept))
+
+
+def detect(options) -> None:
+    from .data import list_images
+    from .detector import Detector
+    from .inspection import inspect
+    detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
+    lines = inspect(detector, list_images(options.images), options.out, options.maps)
+    flagged = sum(bool(line["anomalous"]) for line in lines)
+    print(f"{len(lines)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
+
+
+def evaluate(options) -> None:
+    from . import evaluation, experiments
+    from .detector import Detector, versions
+    detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
+    test = evaluation.load_test(options.data, detector.settings)
+    result, found = evaluation.evaluate(detector, test, options.bootstrap)
+    rows = {options.data.name: result}
+    report = {"result": result, "settings": detector.settings.as_dict(), "versions": versions(), "device": str(detector.device)}
+    if options.floors:
+        report["floors"] = experiments.floors(detector, evaluation.load_train(options.data, detector.settings), test)
+        rows |= {"neighbours alone": report["floors"]["neighbours"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
+    print(table(rows))
+    if options.regret:
+        report["regret"] = experiments.regret(detector, test)
+        print(json.dumps({k: report["regret"][k] for k in ("chosen", "best_on_test", "regret")}, indent=1))
+    experiments.write_json(options.out or options.model / "results.json", report)
+
+
+def ablate(options) -> None:
+    from .experiments import ablate as run
+    rows = run(options.data, _settings(options), options.seeds, options.out, vae=_vae(options), device=options.device)
+    names = dict.fromkeys(row["variant"] for row in rows)
+    mean = {n: {k: sum(r[k] for r in rows if r["variant"] == n) / sum(r["variant"] == n for r in rows) for k in ("i_auroc", "p_auroc", "pro", "p_ap")} for n in names}
+    print(table(mean))
+
+
+def show(options) -> None:
+    from .detector import read_manifest
+    print(json.dumps(read_manifest(options.model), indent=1))
+
+
+def show_settings(options) -> None:
+    print(json.dumps(_settings(options).as_dict(), indent=1))
+
+
+def demo(options) -> None:
+    from .embedded import demo as run
+    from .products import PRODUCTS
+    results = run(options.out, device=options.device)
+    print(table({name: results[name] for name in (*PRODUCTS, "mean")}))
+    print(f"{results['seconds']} s; pictures and results.json in {options.out}")
+
+
+def weights(options) -> None:
+    from .embedded import train_weights
+    print(table(train_weights(options.out, options.out / "data", device=options.device)))

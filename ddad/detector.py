@@ -1,0 +1,301 @@
+"""Detector: the thin conductor. It calls the rooms of the method in the order data flows, and holds no mathematics itself."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from copy import copy
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import anomaly_map as maps
+from .calibration import best, candidates
+from .dynamic_noise import DynamicNoise, feature
+from .features import empty_features, load_features
+from .fine_tuning import fine_tune
+from .latent_projection import LatentProjection, draw, load_vae
+from .noise_predictor import alpha_bar, build_unet, epsilon
+from .scaled_denoising import scaled_denoising
+from .settings import Settings, preset
+from .training import train_noise_predictor
+
+MANIFEST, STATE, UNET = "manifest.json", "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
+
+
+class ModelError(ValueError):
+    """A saved detector that is missing, damaged or does not fit; the sentence names the file and what to do."""
+
+
+@dataclass
+class Observed:
+    """A batch before its step is chosen: latents, noise where wanted, features phi_j(x0), and the distance d."""
+
+    z0: Tensor
+    eps: Tensor | None
+    phi_x0: list[Tensor]
+    d: Tensor
+
+
+@dataclass
+class Prediction:
+    """What the method says of N images of side H; every tensor on the CPU."""
+
+    score: Tensor            # (N,) float32, the largest value of the map
+    map: Tensor              # (N, H, H) float32, A
+    latent_map: Tensor       # (N, H, H) float32, before normalisation
+    feature_map: Tensor      # (N, H, H) float32, before normalisation
+    reconstruction: Tensor   # (N, 3, H, H) float32 in [-1, 1], x0_hat
+    T_hat: Tensor            # (N,) int64, the chosen step
+    bin: Tensor              # (N,) int64 in 1 .. |B|
+    distance: Tensor         # (N,) float32, d
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """"auto" takes CUDA, then Apple's MPS, then the CPU. ValueError for one that this machine lacks."""
+    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    if name == "auto":
+        name = next(device for device, available in has.items() if available())
+    if name.split(":")[0] not in has or not has[name.split(":")[0]]():
+        raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
+    return torch.device(name)
+
+
+class Detector:
+    """One product's detector: `Detector.fit(images, settings)`, then `predict`; `save_pretrained`, `from_pretrained`."""
+
+    def __init__(self, settings: Settings, projection: LatentProjection, unet, phi, device: torch.device):
+        self.settings, self.projection, self.device = settings, projection, device
+        self.unet, self.phi = unet.to(device).eval(), phi.to(device)
+        self.abar = alpha_bar(settings, device)
+        self.dynamic_noise: DynamicNoise | None = None
+        self.ranges: maps.Ranges | None = None
+        self.threshold: float | None = None
+        self.record: dict = {}
+
+    @classmethod
+    def fit(cls, images: Tensor, settings: Settings | None = None, *, device: str = "auto", vae=None, unet=None, phi=None,
+            calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
+        """Learn one product from its good images (N, 3, H, W) in [-1, 1].
+
+        vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
+        T_max, guidance and lambda on the held-out good images and synthetic defects on them. checkpoint: see `training`.
+        Raises SettingsError, BackboneError, and ValueError for too few images.
+        """
+        settings, device = settings or preset(), pick_device(device)
+        started, record = time.perf_counter(), {"images": len(images), "seconds": {}}
+
+        def timed(stage: str) -> None:
+            nonlocal started
+            record["seconds"][stage], started = round(time.perf_counter() - started, 2), time.perf_counter()
+
+        train, held_out = split(images, settings)
+        if len(train) < settings.neighbours + 1:
+            raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "
+                             "add good images, or lower neighbours or held_out")
+        settings = settings if vae is None or ".py:" in settings.vae else settings.change(vae="given")
+        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), device=device)
+        mean, std = projection.encode_all(train)
+        timed("encode")
+        if unet is None:
+            torch.manual_seed(settings.seed)                          # the U-Net's initial weights
+            unet = build_unet(settings, mean.shape[1], mean.shape[-1])
+            source = LatentProjection(load_vae(settings.train_vae), device=device).encode_all(train) if settings.train_vae else (mean, std)
+            record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
+            del source
+            timed("train")
+        self = cls(settings, projection, unet, phi if phi is not None else load_features(settings), device)
+        self.record = record
+        if calibrate:
+            self.dynamic_noise = DynamicNoise.fit(self.features(train), settings)
+            table = candidates(self, held_out)
+            self.settings, record["calibration"] = settings.change(**best(table)), table
+            timed("calibrate")
+        record["tune_loss"] = fine_tune(self.phi, train, self._reconstruct_rows(mean, std), self.settings) if settings.tune_epochs else []
+        timed("fine-tune")
+        self.dynamic_noise = DynamicNoise.fit(self.features(train), self.settings)
+        self.set_ranges(held_out)
+        timed("bank, ranges, threshold")
+        return self
+
+    def set_ranges(self, held_out: Tensor) -> None:
+        """Map ranges and threshold from held-out good images (N, 3, H, W); none are set when there are no such images."""
+        if len(held_out):
+            good = self.predict(held_out)
+            self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
+            scores = maps.score(maps.combine(good.latent_map, good.feature_map, self.ranges, self.settings))
+            self.threshold = maps.quantile_threshold(scores, self.settings.quantile)
+
+    def features(self, images: Tensor) -> Tensor:
+        """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
+        with torch.no_grad():
+            return torch.cat([self._feature(self.phi(x0.to(self.device))) for x0 in images.split(32)])
+
+    def _feature(self, phi_x0: list[Tensor]) -> Tensor:
+        return feature(phi_x0[self.settings.neighbour_stage - 1], self.settings.neighbour_pool)
+
+    def denoise(self, z0: Tensor, T_hat: Tensor, start: Tensor | None = None, *, static: bool = False, eps: Tensor | None = None, callback=None):
+        """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings."""
+        return scaled_denoising(epsilon(self.unet), z0, T_hat.to(self.device), self.abar, self.settings, eps=eps, start=start, callback=callback,
+                                zero_first=static and self.settings.static_first_step == "zeroed")
+
+    def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
+        draws = torch.Generator().manual_seed(self.settings.seed + 1)
+
+        def reconstruct(rows: Tensor, T_hat: Tensor, start: Tensor) -> Tensor:
+            z0 = draw(mean[rows], None if std is None else std[rows], self.settings.posterior, draws).to(self.device)
+            eps = torch.randn(z0.shape, generator=draws).to(self.device) if self.settings.noise else None
+            return self.projection.decode(self.denoise(z0, T_hat, start.to(self.device), static=True, eps=eps))
+        return reconstruct
+
+    def under(self, settings: Settings) -> Detector:
+        """The same networks and training images under other settings."""
+        other = copy(self)
+        other.settings = settings
+        if self.dynamic_noise is not None:
+            other.dynamic_noise = DynamicNoise(self.dynamic_noise.bank, self.dynamic_noise.distances, settings)
+        return other
+
+    @torch.no_grad()
+    def observe(self, x0: Tensor, first: int = 0) -> Observed:
+        """What does not depend on the step: latents, features, distance. Image n's draws come from (seed, first + n)."""
+        x0 = x0.to(self.device)
+        mean, std = self.projection.posterior(x0)
+        z0, eps = [], []
+        for n in range(len(x0)):
+            draws = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first + n)
+            z0.append(draw(mean[n], None if std is None else std[n], self.settings.posterior, draws))
+            if self.settings.noise:
+                eps.append(torch.randn(mean[n].shape, generator=draws).to(self.device))
+        phi_x0 = self.phi(x0)
+        d = self.dynamic_noise.distance(self._feature(phi_x0))
+        return Observed(torch.stack(z0), torch.stack(eps) if eps else None, phi_x0, d)
+
+    @torch.no_grad()
+    def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
+        """Step, reconstruction and both maps of a batch: A_l, A_f, x0_hat, T_hat, b."""
+        b = self.dynamic_noise.bin(seen.d)
+        T_hat = self.dynamic_noise.step(b)
+        z0_hat = self.denoise(seen.z0, T_hat, static=not self.settings.dynamic, eps=seen.eps)
+        x0_hat = self.projection.decode(z0_hat)
+        A_l = maps.latent_map(seen.z0, z0_hat, size, self.settings)
+        A_f = maps.feature_map(seen.phi_x0, self.phi(x0_hat), size, self.settings)
+        return A_l, A_f, x0_hat, T_hat, b
+
+    def predict(self, images: Tensor, batch: int = 16) -> Prediction:
+        """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
+
+        With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given.
+        """
+        parts = []
+        for i, x0 in enumerate(tqdm(images.split(batch), "detect", leave=False, disable=len(images) < 32)):
+            seen = self.observe(x0, i * batch)
+            parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
+        A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*parts))
+        ranges = self.ranges if self.settings.map_range == "held-out" and self.ranges else maps.Ranges.of(A_l, A_f)
+        A = maps.combine(A_l, A_f, ranges, self.settings)
+        return Prediction(maps.score(A), A, A_l, A_f, x0_hat, T_hat, b, d)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write manifest.json (settings, record, versions, hashes), the U-Net, and state.safetensors (phi, bank, distances).
+
+        Written aside, then renamed. The autoencoder is recorded by name, not copied. dtype float16 halves the files.
+        Raises FileExistsError when `folder` holds something else than a saved detector.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
+            raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
+        aside = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        copy_of = build_unet(self.settings, self.unet.config.in_channels, self.unet.config.sample_size)
+        copy_of.load_state_dict(self.unet.state_dict())
+        copy_of.to(dtype).save_pretrained(aside / "unet")
+        state = {f"phi/{k}": v for k, v in self.phi.state_dict().items()} | {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
+        save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
+        manifest = {
+            "format": 1, "settings": self.settings.as_dict(), "scale": self.projection.s, "threshold": self.threshold,
+            "ranges": asdict(self.ranges) if self.ranges else None, "resnet": self.phi.config.to_dict() if hasattr(self.phi, "config") else None,
+            "latent": [self.unet.config.in_channels, self.unet.config.sample_size], "record": self.record, "versions": versions(),
+            "device": str(self.device), "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "sha256": {name: sha256(aside / name) for name in (STATE, UNET)},
+        }
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(aside, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, vae=None, device: str = "auto") -> Detector:
+        """A saved detector. `vae` stands in for the recorded autoencoder; one that was recorded as an object or as
+        FILE.py:CALLABLE has to be given, since nothing is executed because a manifest says so. Raises ModelError.
+        """
+        folder, device = Path(folder), pick_device(device)
+        manifest = read_manifest(folder)
+        try:
+            settings = preset(manifest["settings"]["preset"], **manifest["settings"])
+            channels, size = manifest["latent"]
+            for name, expected in manifest["sha256"].items():
+                if sha256(folder / name) != expected:
+                    raise ModelError(f"{folder / name} is not the file the manifest describes; copy the folder again")
+            state = load_file(folder / STATE)
+            unet, phi = build_unet(settings, channels, size), empty_features(settings, manifest["resnet"])
+            unet.load_state_dict(load_file(folder / UNET))
+            phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
+            bank, distances = state["bank"].float().to(device), state["distances"].to(device)
+            ranges = manifest["ranges"] and maps.Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
+            scale, threshold, record = manifest["scale"], manifest["threshold"], manifest["record"]
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, ModelError):
+                raise
+            raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
+        if vae is None and (settings.vae == "given" or ".py:" in settings.vae):
+            raise ModelError(f"{folder} was made with the autoencoder {settings.vae!r}, which is not loaded from a manifest; pass it as vae")
+        self = cls(settings, LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device), unet.requires_grad_(False), phi, device)
+        self.dynamic_noise, self.ranges, self.threshold, self.record = DynamicNoise(bank, distances, settings), ranges, threshold, record
+        return self
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """manifest.json of a saved detector; ModelError when there is none or it is not one."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+        raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict:
+    """Versions that shape a result: Python, the packages that compute, and this one."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("ddad", "torch", "diffusers", "numpy")}
+
+
+def split(images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Training and held-out good images, drawn with the settings' seed, each in the order given."""
+    n = round(len(images) * settings.held_out)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(settings.seed))[:n].sort().values
+    keep = torch.ones(len(images), dtype=torch.bool)
+    keep[chosen] = False
+    return images[keep], images[~keep]

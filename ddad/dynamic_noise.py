@@ -1,0 +1,78 @@
+"""Dynamic noise (paper, section 3.2, Algorithm 2): how far to noise an image is chosen from how anomalous it looks at first.
+
+    y      = pool(phi_j(x0)), flattened                     feature of an image
+    d      = mean L1 distance from y to its K nearest training features
+    b      = the bin of d among |B| equal bins over the training images' own d, at least the smallest bin
+    T_hat  = floor(b / |B| T_max), rounded to the nearest ten
+
+A larger anomaly lies farther from the good images, gets a later step, and can be painted over; a good image is kept.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .settings import Settings
+
+
+def feature(stage: Tensor, pool: int) -> Tensor:
+    """y: a feature map phi_j(x0) (B, C, h, w), average-pooled to pool x pool and flattened, (B, C * pool * pool)."""
+    return F.adaptive_avg_pool2d(stage, min(pool, stage.shape[-1])).flatten(1)
+
+
+def mean_distance(y: Tensor, bank: Tensor, K: int, skip_self: bool = False) -> Tensor:
+    """d: mean over features of the L1 distance to the K nearest rows of the bank; y (B, D), bank (N, D) -> (B,).
+
+    skip_self leaves out the nearest row, which is the image itself when y is part of the bank. The L1 distance is divided by
+    D, so that d does not grow with the size of the feature; bins and their edges are the same either way.
+    """
+    distance = torch.cdist(y.float(), bank.float(), p=1) / bank.shape[1]
+    nearest = distance.topk(K + skip_self, largest=False, sorted=True).values
+    return nearest[:, 1:].mean(1) if skip_self else nearest.mean(1)
+
+
+def select_step(b: Tensor, settings: Settings) -> Tensor:
+    """T_hat for bins b (B,) in 1 .. |B|: a multiple of ten, at least 10; (B,) int64.
+
+    T_max 80 and 10 bins, smallest 2: bins 2 .. 10 give 20 20 30 40 50 60 60 70 80.
+    """
+    b = b.clamp(min=settings.smallest_bin)
+    level = (b * settings.T_max).double() / settings.bins
+    if settings.level_rounding == "floor":
+        level = level.floor()
+    return (10 * (level / 10 + 0.5).floor()).long().clamp(10, max(10, settings.timesteps - 1))
+
+
+class DynamicNoise:
+    """The training images' features and the bins of their distances: everything Algorithm 2 needs at test time.
+
+    bank: (N, D) features of the training images. edges: (|B| + 1,) increasing bin edges. distances: (N,) the training images' d.
+    """
+
+    def __init__(self, bank: Tensor, distances: Tensor, settings: Settings):
+        self.bank, self.distances, self.settings = bank, distances, settings
+        self.edges = torch.linspace(distances.min(), distances.max(), settings.bins + 1, device=bank.device)
+
+    @classmethod
+    def fit(cls, y: Tensor, settings: Settings) -> DynamicNoise:
+        """From the features (N, D) of the training images; ValueError for fewer than K + 1 of them."""
+        K = settings.neighbours
+        if len(y) < K + 1:
+            raise ValueError(f"setting neighbours: K = {K} needs at least {K + 1} training images, there are {len(y)}; "
+                             "add good images or lower neighbours")
+        parts = [mean_distance(part, y, K, skip_self=not settings.self_neighbour) for part in y.split(64)]
+        return cls(y, torch.cat(parts), settings)
+
+    def distance(self, y: Tensor) -> Tensor:
+        """d of new images, from features y (B, D): (B,) float32."""
+        return mean_distance(y, self.bank, self.settings.neighbours)
+
+    def bin(self, d: Tensor) -> Tensor:
+        """b in 1 .. |B| of distances d (B,), by binary search; below the first edge bin 1, beyond the last the last bin."""
+        inner = self.edges[1:-1].contiguous()
+        return torch.bucketize(d, inner, right=self.settings.edge_bin == "upper") + 1
+
+    def step(self, b: Tensor) -> Tensor:
+        """T_hat (B,) for bins b; T_max for every image when `dynamic` is off."""
+        return select_step(b, self.settings) if self.settings.dynamic else torch.full_like(b, self.settings.T_max)

@@ -1,0 +1,84 @@
+"""What the claims of the method are worth: each switched off in turn, and how well its constants are chosen without test data."""
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .calibration import best, sweep
+from .detector import Detector, split
+from .evaluation import TestSet, evaluate, load_test, load_train, neighbour_floor, vae_floor
+from .features import load_features
+from .settings import Settings
+
+# Each claim switched off: what changes in the settings of a fitted detector.
+SWITCHED_OFF = {
+    "full method": {}, "noise added": {"noise": True}, "static steps": {"dynamic": False},
+    "latent map alone": {"lam": 1.0}, "feature map alone": {"lam": 0.0},
+}
+
+
+def write_json(path: Path, value) -> None:
+    """Written aside, then renamed: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=None, device: str = "auto") -> list[dict]:
+    """One row a seed and variant, kept in out/ablation.json; rows that are there already are not made again.
+
+    For each seed a detector is trained in latents and another, of the same U-Net and constants, in pixels. Every variant
+    gets its own ranges and threshold from the same held-out good images; only the sampler's inputs differ, never the sampler.
+    """
+    path = out / "ablation.json"
+    rows = json.loads(path.read_text()) if path.exists() else []
+    images, test = load_train(root, settings), load_test(root, settings)
+
+    def add(name: str, seed: int, detector: Detector) -> None:
+        result, _ = evaluate(detector, test)
+        rows.append({"variant": name, "seed": seed, **{k: round(result[k], 4) for k in ("i_auroc", "p_auroc", "pro", "p_ap")}, "settings": detector.settings.as_dict()})
+        write_json(path, rows)
+
+    for seed in seeds:
+        seeded, done = settings.change(seed=seed), {row["variant"] for row in rows if row["seed"] == seed}
+        if set(SWITCHED_OFF) | {"features not fine-tuned"} - done:
+            detector = _fit_or_load(out / f"latents-{seed}", images, seeded, vae, device)
+            _, held_out = split(images, seeded)
+            for name, change in SWITCHED_OFF.items():
+                if name not in done:
+                    variant = detector.under(detector.settings.change(**change))
+                    variant.set_ranges(held_out)
+                    add(name, seed, variant)
+            if "features not fine-tuned" not in done:
+                add("features not fine-tuned", seed, Detector.fit(images, detector.settings.change(tune_epochs=0), device=device, vae=vae, unet=detector.unet))
+        if "pixels, not latents" not in done:
+            add("pixels, not latents", seed, _fit_or_load(out / f"pixels-{seed}", images, seeded.change(vae="pixels"), None, device))
+    return rows
+
+
+def _fit_or_load(folder: Path, images, settings: Settings, vae, device: str) -> Detector:
+    if not folder.exists():
+        checkpoint = folder.with_name(folder.name + ".safetensors")
+        Detector.fit(images, settings, device=device, vae=vae, checkpoint=checkpoint).save_pretrained(folder)
+    return Detector.from_pretrained(folder, device=device, vae=vae)
+
+
+def regret(detector: Detector, test: TestSet) -> dict:
+    """How far the chosen T_max, guidance and lambda are from the best of the same sweep on the test set, which is shown, never used."""
+    table = sweep(detector, test.images, test.masks > 0.5)
+    constants = ("T_max", "guidance", "lam")
+    chosen = {name: getattr(detector.settings, name) for name in constants}
+    on_test = best(table)
+
+    def row(values: dict) -> dict:
+        return next((r for r in table if all(r[name] == values[name] for name in constants)), values)
+    return {"chosen": row(chosen), "best_on_test": row(on_test), "table": table,
+            "regret": {name: row(on_test)[name] - row(chosen)[name] for name in ("i_auroc", "pro") if name in row(chosen)}}
+
+
+def floors(detector: Detector, train, test: TestSet) -> dict:
+    """Nearest neighbours alone and the autoencoder alone, with the ImageNet features the method starts from."""
+    phi = load_features(detector.settings).to(detector.device)
+    return {"neighbours": neighbour_floor(phi, train, test, detector.settings), "vae": vae_floor(detector.projection, phi, test, detector.settings)}

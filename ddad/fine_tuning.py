@@ -1,0 +1,70 @@
+"""Fine-tuning the features (paper, section 3.4): the extractor phi learns to overlook what the decoder alters.
+
+A pretrained autoencoder and a denoiser leave marks that a frozen phi takes for defects. So good images are reconstructed
+by the method itself, at a random level, and phi is trained to give image and reconstruction the same direction:
+
+    loss = sum over blocks j of 1 - cos(phi_j(x0), phi_j(x0_hat))
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .settings import Settings
+
+
+def feature_loss(target: list[Tensor], reconstructed: list[Tensor], settings: Settings) -> Tensor:
+    """Sum over the tuned blocks of the mean of 1 - cosine; lists of (B, C_j, h_j, w_j), a scalar in 0 .. 2 * blocks.
+
+    The cosine is taken at each position and averaged, or, as in the official code, of the whole flattened map.
+    """
+    start_dim = 2 if settings.tune_cosine == "position" else 1
+    loss = target[0].new_zeros(())
+    for j in settings.tune_stages:
+        a, b = target[j - 1].flatten(start_dim), reconstructed[j - 1].flatten(start_dim)
+        loss = loss + (1 - F.cosine_similarity(a, b, dim=1)).mean()
+    return loss
+
+
+def random_level(B: int, settings: Settings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """T_hat = T_max / 10 * uniform{1..10} to the nearest ten, and the step whose abar scales the start; (B,) int64 each.
+
+    One draw an image, the start at T_hat. For a "batch", as in the official code, one draw for all, the start at the
+    unrounded step.
+    """
+    tenth = torch.randint(1, 11, (B if settings.tune_level == "image" else 1,), generator=generator)
+    level = (settings.T_max * tenth / 10).expand(B)
+    T_hat = (10 * (level / 10 + 0.5).floor()).long().clamp(min=10)
+    return T_hat, T_hat if settings.tune_level == "image" else level.long()
+
+
+def fine_tune(phi, images: Tensor, reconstruct: Callable[..., Tensor], settings: Settings) -> list[float]:
+    """Train phi in place for `tune_epochs` on good images (N, 3, H, W) in [-1, 1]; returns the mean loss of each epoch.
+
+    reconstruct(rows, T_hat, start) -> x0_hat (B, 3, H, W): the method's own reconstruction of images[rows] from those steps.
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    device = next(phi.parameters()).device
+    phi.requires_grad_(True).train(settings.tune_batch_norm == "training")
+    optimiser = torch.optim.AdamW(phi.parameters(), lr=settings.tune_learning_rate)
+    history = []
+    for epoch in range(settings.tune_epochs):
+        losses = []
+        order = torch.randperm(len(images), generator=generator).split(settings.tune_batch)
+        for rows in tqdm(order, f"fine-tune, epoch {epoch + 1} of {settings.tune_epochs}", leave=False):
+            x0 = images[rows].to(device)
+            x0_hat = reconstruct(rows, *random_level(len(rows), settings, generator))
+            with torch.set_grad_enabled(settings.tune_gradient == "both"):
+                target = phi(x0)
+            loss = feature_loss(target, phi(x0_hat), settings)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        history.append(torch.stack(losses).mean().item())
+    phi.requires_grad_(False).eval()
+    return history

@@ -1,0 +1,122 @@
+"""Latent projection (paper, section 3.1; Rombach et al. 2022): z0 = E(x0) * s, and back, x0_hat = D(z0_hat / s).
+
+A frozen, pretrained autoencoder with 8x downsampling. Diffusion then works on what an image shows, not on its grain:
+fine texture is left to the decoder, and a missing part as large as a palm is a few latent positions wide.
+"""
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+EMBEDDED = Path(__file__).parent / "weights" / "vae"
+
+
+class BackboneError(RuntimeError):
+    """A pretrained network cannot be had; the sentence says which, why, and what to pass instead."""
+
+
+class PixelSpace:
+    """The autoencoder that projects nothing: each 8 x 8 block of pixels becomes 192 channels, without loss. For the ablation."""
+
+    def encode(self, x0: Tensor) -> Tensor:
+        return F.pixel_unshuffle(x0, 8)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return F.pixel_shuffle(z, 8)
+
+
+class LatentProjection:
+    """E and D of one frozen autoencoder, and the scale s between them.
+
+    `vae` is a diffusers AutoencoderKL or AutoencoderTiny, or any object with `encode` and `decode` on tensors.
+    `scale` is s; None takes the autoencoder's own `scaling_factor` (0.18215 for Stable Diffusion), or 1 where it has none.
+    """
+
+    def __init__(self, vae, scale: float | None = None, device: torch.device | str = "cpu"):
+        if isinstance(vae, nn.Module):
+            vae = vae.eval().requires_grad_(False).to(device)
+        self.vae, self.device = vae, torch.device(device)
+        self.s = scale if scale is not None else float(getattr(getattr(vae, "config", None), "scaling_factor", 1.0))
+
+    @torch.no_grad()
+    def posterior(self, x0: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean and deviation of z0 given x0 (B, 3, H, W) in [-1, 1]: two (B, C, H/8, W/8) float32; None for a VAE without variance."""
+        out = self.vae.encode(x0.to(self.device))
+        if hasattr(out, "latent_dist"):
+            return out.latent_dist.mean.float() * self.s, out.latent_dist.std.float() * self.s
+        return getattr(out, "latents", out).float() * self.s, None
+
+    def encode(self, x0: Tensor, posterior: str = "mode", generator: torch.Generator | None = None) -> Tensor:
+        """z0 (B, C, H/8, W/8) float32: the posterior's "mode", or a "sample" drawn with the CPU `generator`."""
+        return draw(*self.posterior(x0), posterior, generator)
+
+    @torch.no_grad()
+    def decode(self, z0: Tensor) -> Tensor:
+        """x0_hat = D(z0 / s), (B, 3, H, W) float32, clamped to [-1, 1]."""
+        out = self.vae.decode(z0 / self.s)
+        return getattr(out, "sample", out).float().clamp(-1, 1)
+
+    def encode_all(self, images: Tensor, batch: int = 16) -> tuple[Tensor, Tensor | None]:
+        """Mean and deviation (N, C, H/8, W/8) of many images, on the CPU: training encodes each of them once."""
+        parts = [self.posterior(x0) for x0 in tqdm(images.split(batch), "encode", leave=False, disable=len(images) < 64)]
+        mean, std = zip(*parts)
+        return torch.cat(mean).cpu(), None if std[0] is None else torch.cat(std).cpu()
+
+
+def draw(mean: Tensor, std: Tensor | None, posterior: str, generator: torch.Generator | None = None) -> Tensor:
+    """The mode, or mean + std * eps with eps drawn on the CPU, so that a seed gives the same latents on every device."""
+    if posterior == "mode" or std is None:
+        return mean
+    return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+
+
+def load_vae(name: str):
+    """The autoencoder called `name`, in evaluation mode.
+
+    "embedded": trained by this project, for 128 x 128 images, 4 channels. "pixels": `PixelSpace`. "FILE.py:CALLABLE": what
+    the named function of your own file returns. Else a folder or a Hugging Face id ("owner/name", or "owner/name/subfolder")
+    of an AutoencoderKL or AutoencoderTiny. Raises BackboneError.
+    """
+    if name == "pixels":
+        return PixelSpace()
+    if ".py:" in name:
+        return _from_file(name)
+    import diffusers
+    folder = EMBEDDED if name == "embedded" else Path(name)
+    source, where = (str(folder), {}) if folder.is_dir() else ("/".join(name.split("/")[:2]), {})
+    if not folder.is_dir():
+        if name.count("/") == 2:
+            where["subfolder"] = name.split("/")[2]
+        print(f"autoencoder {name}: from the Hugging Face cache, else fetched from the hub", file=sys.stderr)
+    try:
+        kind = diffusers.AutoencoderKL.load_config(source, **where).get("_class_name", "AutoencoderKL")
+        if kind not in ("AutoencoderKL", "AutoencoderTiny"):
+            raise BackboneError(f"{name} holds a {kind}; give an AutoencoderKL or an AutoencoderTiny")
+        return getattr(diffusers, kind).from_pretrained(source, use_safetensors=True, **where).eval()
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"autoencoder {name!r} can be neither found as a folder nor fetched from the Hugging Face hub ({_first_line(error)}); "
+                            "pass a folder that holds one, FILE.py:CALLABLE, or 'embedded'") from error
+
+
+def _from_file(name: str):
+    file, _, attribute = name.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for part in attribute.split("."):
+            module = getattr(module, part)
+        return module()
+    except (OSError, AttributeError, ImportError) as error:
+        raise BackboneError(f"autoencoder {name!r}: {_first_line(error)}; it must be FILE.py:CALLABLE, and the call must return "
+                            "an object with encode and decode") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,265 @@
+"""Image and pixel metrics of anomaly detection.
+
+Arrays throughout, for N test images of H x W pixels; higher scores mean more anomalous:
+    scores (N,) float           one anomaly score per image
+    labels (N,) 0 or 1          1 where the image is defective
+    maps   (N, H, W) float      anomaly maps, finite
+    masks  (N, H, W) bool       True on defect pixels; a defective image may have an empty mask,
+                               whose pixels then count as good
+
+PRO, the per-region overlap, follows Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021: the share of
+each connected defect region that is found, averaged over the regions of all images, against the share of good pixels
+falsely found. The area under that curve up to a limit on the false positives, divided by the limit, lies in [0, 1].
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import ndimage
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
+
+
+class PixelRanking:
+    """The pixels of all images, sorted once by descending score, from which PRO and AUROC are cumulative sums.
+
+    `weights` (N,), non-negative, counts image i weights[i] times (default: once). A bootstrap resample is such a
+    count, so it needs no new sort. Raises ValueError for shapes that differ, masks that are not bool, and maps that
+    are not finite; `pro` and `auroc` raise it where no defect region or no good pixel is left to count.
+    """
+
+    def __init__(self, maps: np.ndarray, masks: np.ndarray):
+        _check_maps(maps, masks)
+        if masks.dtype != bool:
+            raise ValueError(f"masks must be bool, not {masks.dtype}: make them binary first")
+        flat = maps.ravel()
+        order = np.argsort(-flat)
+        flat = flat[order]
+        self._images = len(maps)
+        self._image = order // maps[0].size
+        self._defect = masks.ravel()[order]
+        self._overlap = _region_overlap(masks).ravel()[order]
+        # Pixels of equal score are found together, at any threshold: the curve has a point after each run of ties.
+        self._ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+
+    def pro(self, limit: float = 0.3, weights: ArrayLike | None = None, regions_of: ArrayLike | None = None) -> float:
+        """Exact PRO up to the false-positive rate `limit`, in (0, 1].
+
+        `regions_of` (N,) bool takes only these images' regions, but still the good pixels of all images.
+        """
+        if not 0 < limit <= 1:
+            raise ValueError(f"limit must be in (0, 1], not {limit}")
+        return self._area(self._overlap, limit, weights, regions_of)
+
+    def auroc(self, weights: ArrayLike | None = None) -> float:
+        """Area under the ROC curve of the pixels: as PRO up to 1, but each defect pixel weighs the same."""
+        return self._area(self._defect, 1.0, weights, None)
+
+    def _area(self, gain: np.ndarray, limit: float, weights: ArrayLike | None, regions_of: ArrayLike | None) -> float:
+        weights = np.ones(self._images) if weights is None else np.asarray(weights, dtype=np.float64)
+        counted = weights if regions_of is None else weights * np.asarray(regions_of)
+        true = np.append(0.0, np.cumsum(gain * counted[self._image])[self._ends])
+        false = np.append(0.0, np.cumsum(~self._defect * weights[self._image])[self._ends])
+        if true[-1] == 0:
+            raise ValueError("no defect region: every mask that counts is empty")
+        if false[-1] == 0:
+            raise ValueError("no good pixel: every mask that counts is full")
+        true /= true[-1]
+        false /= false[-1]
+        below = np.searchsorted(false, limit, side="right")
+        x = np.append(false[:below], limit)
+        y = np.append(true[:below], np.interp(limit, false, true))
+        area = np.dot(np.diff(x), y[1:] + y[:-1]) / 2
+        return min(float(area / limit), 1.0)  # the sum's rounding may pass 1
+
+
+def _check_maps(maps: np.ndarray, masks: np.ndarray) -> None:
+    if maps.ndim != 3 or maps.shape != masks.shape or maps.size == 0:
+        raise ValueError(f"maps and masks must have one shape (N, H, W), not {maps.shape} and {masks.shape}")
+    if not np.isfinite(maps).all():
+        raise ValueError("maps hold NaN or infinite values")
+
+
+def _region_overlap(masks: np.ndarray) -> np.ndarray:
+    """(N, H, W) float64: 1 / area of the 8-connected region that a pixel belongs to, 0 outside regions.
+
+    Its sum over found pixels is the summed overlap of all regions; its sum over all pixels, their number.
+    """
+    overlap = np.zeros(masks.shape)
+    for image, mask in zip(overlap, masks, strict=True):
+        regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+        image[mask] = 1 / np.bincount(regions.ravel())[regions[mask]]
+    return overlap
+
+
+def pro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
+    """Exact PRO, in [0, 1]: every distinct score is a threshold, with linear interpolation at `limit`.
+
+    Maps that are constant over all images get limit / 2. Errors: see PixelRanking.
+    """
+    return PixelRanking(maps, masks).pro(limit)
+
+
+def pro_200(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
+    """PRO as the official code computes it, to rerun its figures only; `masks` are float in [0, 1], not binary.
+
+    Only 8-connected regions of mask == 1 count, so a thin defect that resizing blurred below 1 vanishes. Any pixel
+    below 1 can be a false positive, while the number of good pixels is the sum of 1 - mask. A pixel is found where it
+    is strictly above one of 200 thresholds, equally spaced over the range of the maps; the false-positive rates below
+    `limit` are stretched so that the largest is 1. With heavy tails most thresholds lie above almost every pixel: the
+    points kept may then span a small part of the range, and the result be off by more than 0.1. Raises ValueError
+    where the curve has fewer than two points below `limit` or no false positive there (the official code fails too),
+    or where no region or no good pixel is left.
+    """
+    _check_maps(maps, masks)
+    masks = np.asarray(masks, dtype=np.float64)
+    if masks.min() < 0 or masks.max() > 1:
+        raise ValueError("masks must be in [0, 1]")
+    overlap = _region_overlap(masks == 1)
+    if not overlap.any():
+        raise ValueError("no defect region: no mask reaches 1")
+    if masks.min() == 1:
+        raise ValueError("no good pixel: every mask is full")
+    thresholds = np.linspace(float(maps.min()), float(maps.max()), 200, endpoint=False)
+    passed = np.searchsorted(thresholds, maps.ravel())  # how many thresholds each pixel is strictly above
+
+    def found(weight: np.ndarray) -> np.ndarray:
+        by_passed = np.bincount(passed, weight.ravel(), minlength=201)
+        return np.cumsum(by_passed[:0:-1])[::-1]
+
+    true = found(overlap) / overlap.sum()
+    false = found(masks < 1) / (1 - masks).sum()
+    kept = false < limit
+    if kept.sum() < 2 or false[kept].max() == 0:
+        raise ValueError(f"the 200 thresholds leave no curve below a false-positive rate of {limit}")
+    return float(auc(false[kept] / false[kept].max(), true[kept]))
+
+
+def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Largest F1 over all thresholds, in (0, 1], of any 1-d scores and 0/1 labels. ValueError without a positive."""
+    if not np.any(labels):
+        raise ValueError("F1 needs a positive label: there is none")
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    both = precision + recall
+    # Thresholds that find no positive have both at 0, and an F1 of 0.
+    return float(np.max(2 * precision * recall / np.where(both > 0, both, 1)))
+
+
+def by_size(
+    maps: np.ndarray,
+    masks: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    threshold: float,
+    edges: Sequence[float] | None = None,
+) -> list[dict]:
+    """PRO (limit 0.3) and image recall by the size of the defect, from the smallest size to the largest.
+
+    Size is the share of the image that its mask covers; defective images with an empty mask have none and are left
+    out. `edges` are the inner bin edges, ascending; default: the terciles of the sizes. A bin holds sizes from its
+    lower edge up to, not including, its upper one. Its PRO counts the bin's regions but the good pixels of all
+    images, so that bins are compared at the same false-positive rate; its recall counts scores above `threshold`.
+    Each dict: edges [low, high], images, size [smallest, largest], pro, recall; the last three are None if empty.
+    """
+    _check_labels(scores, labels, masks)
+    ranking = PixelRanking(maps, masks)
+    size = masks.mean(axis=(1, 2))
+    if edges is None:
+        if not size.any():
+            raise ValueError("no defect region: every mask is empty")
+        edges = np.quantile(size[size > 0], [1 / 3, 2 / 3])
+    bounds = [0.0, *map(float, edges), 1.0]
+    bins = []
+    for index in range(len(bounds) - 1):
+        inside = (size > 0) & (np.digitize(size, edges) == index)
+        found = {"size": None, "pro": None, "recall": None}
+        if inside.any():
+            found["size"] = [float(size[inside].min()), float(size[inside].max())]
+            found["pro"] = ranking.pro(regions_of=inside)
+            found["recall"] = float(np.mean(scores[inside] > threshold))
+        bins.append({"edges": bounds[index : index + 2], "images": int(inside.sum())} | found)
+    return bins
+
+
+def _check_labels(scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> None:
+    if not len(scores) == len(labels) == len(masks):
+        raise ValueError(f"{len(scores)} scores, {len(labels)} labels and {len(masks)} masks: the numbers differ")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold NaN or infinite values")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    if masks[labels == 0].any():
+        raise ValueError("an image labelled good has a defect in its mask")
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    *,
+    repeats: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    strata: np.ndarray | None = None,
+) -> tuple[float, float]:
+    """Percentile interval of `statistic`, which gets n image indices drawn with replacement from 0..n-1.
+
+    With `strata` (n,), say the labels, each stratum keeps its size, so no resample lacks a class.
+    """
+    rng = np.random.default_rng(seed)
+    strata = np.zeros(n) if strata is None else strata
+    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    values = [statistic(np.concatenate([rng.choice(group, group.size) for group in groups])) for _ in range(repeats)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def evaluate(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    maps: np.ndarray,
+    masks: np.ndarray,
+    *,
+    threshold: float | None = None,
+    bootstrap_repeats: int = 0,
+    seed: int = 0,
+) -> dict:
+    """All metrics of one test set, as Python numbers ready for JSON, rates in [0, 1].
+
+    i_* are of images, p_* of pixels; pro has the limit 0.3, pro_005 the limit 0.05. With `threshold` (an image is
+    flagged when its score is above it) also recall, false_positive_rate and by_size. With `bootstrap_repeats` also
+    interval: 95% bounds [low, high] of i_auroc, p_auroc and pro over resampled images. ValueError where a metric is
+    undefined: no good or no defective image, no defect region, no good pixel.
+    """
+    _check_labels(scores, labels, masks)
+    for label, name in enumerate(("good", "defective")):
+        if not np.any(labels == label):
+            raise ValueError(f"no {name} image (label {label}): the image metrics are undefined")
+    ranking = PixelRanking(maps, masks)
+    result = {
+        "i_auroc": float(roc_auc_score(labels, scores)),
+        "i_ap": float(average_precision_score(labels, scores)),
+        "i_f1_max": f1_max(scores, labels),
+        "p_auroc": ranking.auroc(),
+        "p_ap": float(average_precision_score(masks.ravel(), maps.ravel())),
+        "p_f1_max": f1_max(maps.ravel(), masks.ravel()),
+        "pro": ranking.pro(0.3),
+        "pro_005": ranking.pro(0.05),
+    }
+    if threshold is not None:
+        result["recall"] = float(np.mean(scores[labels == 1] > threshold))
+        result["false_positive_rate"] = float(np.mean(scores[labels == 0] > threshold))
+        result["by_size"] = by_size(maps, masks, scores, labels, threshold)
+    if bootstrap_repeats:
+        n = len(scores)
+        # Defective images with an empty mask are a stratum of their own, or a resample might hold no region.
+        strata = 2 * labels + masks.any(axis=(1, 2))
+        statistics = {
+            "i_auroc": lambda index: roc_auc_score(labels[index], scores[index]),
+            "p_auroc": lambda index: ranking.auroc(np.bincount(index, minlength=n)),
+            "pro": lambda index: ranking.pro(0.3, np.bincount(index, minlength=n)),
+        }
+        result["interval"] = {
+            name: list(bootstrap(statistic, n, repeats=bootstrap_repeats, seed=seed, strata=strata))
+            for name, statistic in statistics.items()
+        }
+    return result

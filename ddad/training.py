@@ -1,0 +1,140 @@
+"""Training, apart from the method's own modules: one loop, which can be interrupted and resumed, for eps_theta and for a VAE.
+
+Every draw of step i comes from a generator seeded by (seed, i), so a resumed run needs no generator's state: on a CPU it
+ends with the same weights as one that was never interrupted.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .latent_projection import draw
+from .noise_predictor import alpha_bar, epsilon_loss
+from .settings import Settings, SettingsError
+
+
+def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
+    """At step i of `steps`: "constant", or "one-cycle", a linear rise over the first 5% and then half a cosine to zero."""
+    rise = max(1, steps // 20)
+    if schedule == "constant":
+        return peak
+    return peak * (i + 1) / rise if i < rise else peak * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise))) / 2
+
+
+def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], steps: int, what: str, settings: Settings,
+             checkpoint: Path | None = None, every: int = 250) -> dict:
+    """AdamW with averaged weights on `loss_at(draws)`, a scalar loss whose randomness all comes from `draws`; a record.
+
+    `model` ends frozen, in evaluation mode, with the averaged weights. With `checkpoint`, a .safetensors path, the state is
+    kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings.
+    """
+    made_with = json.dumps({"what": what, "steps": steps, **settings.as_dict()})
+    names, weights = zip(*model.train().named_parameters())
+    averaged = [w.detach().clone() for w in weights]
+    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    done, losses = 0, []
+    if checkpoint is not None and checkpoint.exists():
+        done, losses = _resume(checkpoint, names, weights, averaged, optimiser, made_with)
+    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1):
+        loss = loss_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        decay = min(settings.ema, (1 + i) / (10 + i))                 # short memory first, or the random start would linger
+        torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)
+        losses.append(loss.detach())
+        if checkpoint is not None and ((i + 1) % every == 0 or i + 1 == steps):
+            _save(checkpoint, i + 1, losses, names, weights, averaged, optimiser, made_with)
+    with torch.no_grad():
+        for w, a in zip(weights, averaged):
+            w.copy_(a)
+    model.eval().requires_grad_(False)
+    tail = [float(x) for x in losses[-100:]]
+    return {"steps": steps, "loss": sum(tail) / max(1, len(tail)), "parameters": sum(w.numel() for w in weights)}
+
+
+def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None, settings: Settings, device: torch.device,
+                          checkpoint: Path | None = None) -> dict:
+    """Train `unet` in place on the posterior mean and deviation (N, C, h, w) of the training latents, encoded once."""
+    abar, unet = alpha_bar(settings, device), unet.to(device)
+    mean, std = mean.to(device), None if std is None else std.to(device)
+
+    def loss_at(draws: torch.Generator) -> Tensor:
+        rows = torch.randint(len(mean), (settings.train_batch,), generator=draws).to(device)
+        z0 = draw(mean[rows], None if std is None else std[rows], settings.posterior, draws)
+        t = torch.randint(settings.timesteps, (len(z0),), generator=draws).to(device)
+        return epsilon_loss(unet, z0, t, torch.randn(z0.shape, generator=draws).to(device), abar)
+
+    return optimise(unet, loss_at, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint)
+
+
+def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Path | None = None) -> dict:
+    """Train an AutoencoderKL in place on images (N, 3, H, W) in [-1, 1]; sets its scaling factor to 1 / std of the latents.
+
+    Half of the pictures get patches of others, with their colours exchanged: a pretrained autoencoder has seen more than good
+    parts, and so must draw a defect as well as a good part. Loss: mean absolute error and 1e-6 of the KL divergence.
+    """
+    def loss_at(draws: torch.Generator) -> Tensor:
+        x0 = patched(images[torch.randint(len(images), (settings.train_batch,), generator=draws)], draws)
+        posterior = vae.encode(x0).latent_dist
+        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=draws)
+        return F.l1_loss(vae.decode(z).sample, x0) + 1e-6 * posterior.kl().mean()
+
+    record = optimise(vae, loss_at, settings.steps_for(len(images)), "train VAE", settings, checkpoint)
+    with torch.no_grad():
+        z = torch.cat([vae.encode(x0).latent_dist.mean for x0 in images.split(16)])
+        x0 = images[:: max(1, len(images) // 64)]
+        error = torch.cat([(vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) - part).square().mean((1, 2, 3)) for part in x0.split(16)])
+    vae.register_to_config(scaling_factor=1 / z.std().item())
+    return record | {"psnr": (10 * torch.log10(4 / error)).mean().item()}
+
+
+def patched(x0: Tensor, draws: torch.Generator) -> Tensor:
+    """A batch in which every second picture has three random rectangles of its neighbour, their channels in another order."""
+    x0, size = x0.clone(), x0.shape[-1]
+    other = x0.roll(1, 0)[:, torch.randperm(3, generator=draws)]
+    for n in range(0, len(x0), 2):
+        for _ in range(3):
+            h, w = (size * 0.5 ** torch.empty(2).uniform_(1, 5, generator=draws)).long().clamp(min=2).tolist()
+            top, left = (int(torch.randint(size - side, (1,), generator=draws)) for side in (h, w))
+            x0[n, :, top : top + h, left : left + w] = other[n, :, top : top + h, left : left + w]
+    return x0
+
+
+def _save(path: Path, done: int, losses: list, names, weights, averaged, optimiser, made_with: str) -> None:
+    tensors = {"losses": torch.stack([torch.as_tensor(x).cpu() for x in losses])}
+    for name, w, a in zip(names, weights, averaged):
+        state = optimiser.state[w]
+        tensors |= {f"weight/{name}": w.detach(), f"average/{name}": a, f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
+    aside = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, aside, {"done": str(done), "made_with": made_with})
+    os.replace(aside, path)                                            # a reader sees the old file or the new one, never half
+
+
+def _resume(path: Path, names, weights, averaged, optimiser, made_with: str) -> tuple[int, list]:
+    with safe_open(path, "pt") as file:
+        meta = file.metadata()
+    if meta["made_with"] != made_with:
+        raise SettingsError(f"{path} was made with other settings; delete it to start anew, or restore them to go on")
+    tensors, done = load_file(path), int(meta["done"])
+    with torch.no_grad():
+        for name, w, a in zip(names, weights, averaged):
+            w.copy_(tensors[f"weight/{name}"])
+            a.copy_(tensors[f"average/{name}"])
+            optimiser.state[w] = {"step": torch.tensor(float(done)), "exp_avg": tensors[f"first/{name}"].to(w.device),
+                                  "exp_avg_sq": tensors[f"second/{name}"].to(w.device)}
+    return done, list(tensors["losses"])
