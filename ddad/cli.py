@@ -36,20 +36,21 @@ def parser() -> argparse.ArgumentParser:
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
     one.add_argument("--calibrate", action="store_true", help="choose T_max, guidance and lambda on held-out good images and synthetic defects")
-    one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", ("model", "folder of a detector"),
+    model = ("model", "folder of a detector")
+    one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", model,
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
     networks(one)
     one.add_argument("--maps", choices=("png16", "npy"), default="png16", help="16-bit pictures (65535 = twice the threshold) or float32 arrays")
-    one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", ("model", "folder of a detector"), data)
+    one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", model, data)
     networks(one)
     one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
     one.add_argument("--floors", action="store_true", help="also nearest neighbours alone and the autoencoder alone")
     one.add_argument("--regret", action="store_true", help="also the sweep of T_max, guidance and lambda on the test set: shown, never used")
     one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
-    one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for detectors and results"))
+    one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    command("show", show, "Print a detector's manifest: settings, record, versions.", ("model", "folder of a detector"))
+    command("show", show, "Print a detector's manifest: settings, record, versions.", model)
     chosen(command("settings", show_settings, "Print the settings of a preset."))
     one = command("demo", demo, "Inspect the embedded products with the shipped weights.", ("out", "folder for pictures and results.json"))
     one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
@@ -152,8 +153,8 @@ def ablate(options) -> None:
     from .experiments import ablate as run
     rows = run(options.data, _settings(options), options.seeds, options.out, vae=_vae(options), device=options.device)
     names = dict.fromkeys(row["variant"] for row in rows)
-    mean = {n: {k: sum(r[k] for r in rows if r["variant"] == n) / sum(r["variant"] == n for r in rows) for k in ("i_auroc", "p_auroc", "pro", "p_ap")} for n in names}
-    print(table(mean))
+    of = {name: [row for row in rows if row["variant"] == name] for name in names}
+    print(table({name: {k: sum(row[k] for row in of[name]) / len(of[name]) for k in ("i_auroc", "p_auroc", "pro", "p_ap")} for name in names}))
 
 
 def show(options) -> None:

@@ -10,7 +10,6 @@ right or it is refused with a `DataError`; it is never clipped, cropped or skipp
 """
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
 MASK_RULES = ("area", "bilinear")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # no lossy ones: their ringing is above 0, so it counts as defect
-SYSTEM_FILES = ("thumbs.db", "desktop.ini")  # besides hidden ones; not worth a word in a report
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-MIN_SIDE = 8
 MAX_PIXELS = 100_000_000
 BAR_FROM = 64  # fewer pictures than this are read faster than a progress bar is of use
 
@@ -54,8 +49,6 @@ def list_images(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if folder.is_file():
-        if folder.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{folder} is not a picture by its name: use one of {' '.join(SUFFIXES)}.")
         return [folder]
     images = [path for path in _entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not images:
@@ -65,13 +58,13 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def train_items(root: str | Path) -> list[Item]:
     """The pictures of train/good, sorted. Raises DataError where there are none."""
-    return [Item(path, "good", None) for path in list_images(_part(root, "train") / "good")]
+    return [Item(path, "good", None) for path in list_images(Path(root) / "train" / "good")]
 
 
 def test_items(root: str | Path) -> list[Item]:
     """The pictures of test/*/, sorted by kind and name, each defective one with its mask.
 
-    Raises DataError where there are none, where a folder of test/ is empty, or where a mask is missing or ambiguous.
+    Raises DataError where there are none, where a folder of test/ is empty, or where a mask is missing.
     """
     items, problems = _scan_test(root)
     if problems:
@@ -89,7 +82,7 @@ def read_image(path: str | Path, size: int) -> Tensor:
     16-bit grey is divided by 257 (so 65535 is white: a 12-bit camera's raw values come out dark), 32-bit float grey
     must lie in [0, 1]. A picture that is `size` x `size` already is not resampled. Raises DataError.
     """
-    return _to_tensor(_levels(_open(path), path), size)
+    return _to_tensor(_open(path)[0], size)
 
 
 def read_mask(path: str | Path | None, size: int, rule: str = "area") -> Tensor:
@@ -109,9 +102,8 @@ def read_item(item: Item, size: int, rule: str = "area") -> tuple[Tensor, Tensor
 
     Raises what they raise, and DataError where the mask's size is not the picture's.
     """
-    picture = _levels(_open(item.path), item.path)
-    defect = None if item.mask is None else _defect(item.mask)
-    if defect is not None and (problem := _size_problem(item, picture, defect)):
+    picture, defect = _open(item.path)[0], None if item.mask is None else _defect(item.mask)
+    if problem := _size_problem(item, picture, defect):
         raise DataError(problem)
     return _to_tensor(picture, size), _resize_mask(defect, size, rule)
 
@@ -124,8 +116,7 @@ def read_images(paths: Sequence[str | Path], size: int, progress: bool = True) -
     images = torch.empty(len(paths), 3, size, size)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes and resizes outside the GIL
         read = pool.map(lambda path: read_image(path, size), paths)
-        hide = not progress or len(paths) <= BAR_FROM
-        for i, image in enumerate(tqdm(read, "reading", len(paths), disable=hide)):
+        for i, image in enumerate(tqdm(read, "reading", len(paths), disable=not progress or len(paths) <= BAR_FROM)):
             images[i] = image
     return images
 
@@ -135,26 +126,25 @@ def check(root: str | Path, size: int) -> dict:
 
     root, size: as given
     train, test: number of pictures of each kind
-    image_sizes, image_modes: number of pictures of each "WIDTHxHEIGHT" (upright) and of each Pillow mode
+    image_sizes, image_modes: number of readable pictures of each "WIDTHxHEIGHT" (upright) and of each Pillow mode
     masks: found (a number), and the pictures with a mask that is missing, empty, of another size (other_size), or not
         empty but gone at `size` by the rule "area" (vanishing); empty and vanishing masks are no problem in themselves
     unreadable: the files, pictures or masks, that were refused
-    ignored: entries of train/, test/ and their folders that are not used, hidden and system files aside
+    ignored: entries of train/, test/ and their folders that are not used, hidden ones aside
     problems: a sentence each; usable: whether there are none
     All files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
-    root, size_names, modes = Path(root), Counter(), Counter()
+    root, sizes, modes = Path(root), Counter(), Counter()
     masks = {"found": 0, "missing": [], "empty": [], "other_size": [], "vanishing": []}
-    unreadable, ignored = [], []
-    train, problems = [], []
+    train, problems, unreadable = [], [], []
     try:
         train = train_items(root)
     except DataError as error:
         problems.append(str(error))
     test, test_problems = _scan_test(root)
-    problems += [problem for problem in test_problems if problem not in problems]  # a missing root is said once
+    problems += test_problems
     kinds = Counter(item.kind for item in test)
-    if test and len(kinds) - ("good" in kinds) == 0:
+    if set(kinds) == {"good"}:
         problems.append(f"{root / 'test'} holds good pictures only: add a folder of defective ones.")
     if test and "good" not in kinds:
         problems.append(f"{root / 'test' / 'good'} holds no pictures, so nothing tells good from bad: add good ones.")
@@ -162,26 +152,25 @@ def check(root: str | Path, size: int) -> dict:
     def name(path: Path) -> str:
         return path.relative_to(root).as_posix()
 
-    for item in tqdm(train + test, "checking", disable=len(train + test) <= BAR_FROM):
-        picture = defect = None
+    def attempt(read, path: Path):
         try:
-            picture = _open(item.path)
-            size_names[f"{picture.width}x{picture.height}"] += 1
-            modes[picture.mode] += 1
-            _levels(picture, item.path)
+            return read(path)
         except DataError as error:
-            unreadable.append(name(item.path))
+            unreadable.append(name(path))
             problems.append(str(error))
-        if item.kind != "good" and item.mask is None:
-            masks["missing"].append(name(item.path))
+
+    for item in tqdm(train + test, "checking", disable=len(train + test) <= BAR_FROM):
+        picture, mode = attempt(_open, item.path) or (None, None)
+        if picture is not None:
+            sizes[f"{picture.width}x{picture.height}"] += 1
+            modes[mode] += 1
         if item.mask is None:
+            if item.kind != "good":
+                masks["missing"].append(name(item.path))
             continue
         masks["found"] += 1
-        try:
-            defect = _defect(item.mask)
-        except DataError as error:
-            unreadable.append(name(item.mask))
-            problems.append(str(error))
+        defect = attempt(_defect, item.mask)
+        if defect is None:
             continue
         if not defect.any():
             masks["empty"].append(name(item.path))
@@ -191,132 +180,84 @@ def check(root: str | Path, size: int) -> dict:
             masks["other_size"].append(name(item.path))
             problems.append(problem)
 
-    used = {item.path for item in train + test} | {item.path.parent for item in train + test}
-    for folder in [root / "train", root / "test", *sorted({item.path.parent for item in train + test}, key=_order)]:
-        if folder.is_dir():
-            ignored += [name(p) for p in _entries(folder) if p not in used and p.name.lower() not in SYSTEM_FILES]
+    folders = {item.path.parent for item in train + test}
+    used = folders | {item.path for item in train + test}
+    searched = [folder for folder in (root / "train", root / "test", *sorted(folders)) if folder.is_dir()]
     return {
-        "root": str(root), "size": size, "train": dict(Counter(i.kind for i in train)), "test": dict(kinds),
-        "image_sizes": dict(size_names), "image_modes": dict(modes), "masks": masks,
-        "unreadable": unreadable, "ignored": ignored, "problems": problems, "usable": not problems,
+        "root": str(root), "size": size, "train": dict(Counter(item.kind for item in train)), "test": dict(kinds),
+        "image_sizes": dict(sizes), "image_modes": dict(modes), "masks": masks, "unreadable": unreadable,
+        "ignored": [name(path) for folder in searched for path in _entries(folder) if path not in used],
+        "problems": problems, "usable": not problems,
     }  # fmt: skip
-
-
-def _order(path: str | Path) -> tuple[str, ...]:
-    # Path's own order ignores case on Windows only, and a plain string's sets "a-b/" before "a/"
-    return Path(path).parts
 
 
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden entries (among them macOS's "._" twins of every file)."""
     try:
-        return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=_order)
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         wrong = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed ({error.strerror})"
-        raise DataError(f"The folder {folder} {wrong}: check its name and your right to read it.") from error
-
-
-def _part(root: str | Path, part: str) -> Path:
-    folder = Path(root) / part
-    if not Path(root).is_dir():
-        raise DataError(f"The data set's folder {root} does not exist: give the folder holding train and test.")
-    if not folder.is_dir():
-        raise DataError(f"{root} has no folder {part}: give the folder of one product, holding train/good and test.")
-    return folder
+        hint = "give an existing folder; a data set is the folder of one product, holding train/good and test"
+        raise DataError(f"The folder {folder} {wrong}: {hint}.") from error
 
 
 def _scan_test(root: str | Path) -> tuple[list[Item], list[str]]:
     """The test pictures, and every problem found on the way; a defective one without a mask is listed with None."""
     items, problems = [], []
     try:
-        folders = [path for path in _entries(_part(root, "test")) if path.is_dir()]
-        if not folders:
-            raise DataError(f"{Path(root) / 'test'} has no folders: put test pictures in test/good and test/<defect>.")
+        folders = [path for path in _entries(Path(root) / "test") if path.is_dir()]
     except DataError as error:
         return [], [str(error)]
+    if not folders:
+        return [], [f"{Path(root) / 'test'} has no folders: put test pictures in test/good and test/<defect>."]
     for folder in folders:
         try:
-            images, truth = list_images(folder), Path(root) / "ground_truth" / folder.name
-            masks = {} if folder.name == "good" or not truth.is_dir() else _masks(truth)
+            images = list_images(folder)
         except DataError as error:
             problems.append(str(error))
             continue
         if folder.name == "good":
             items += [Item(path, "good", None) for path in images]
             continue
-        seen = {}
+        truth = Path(root) / "ground_truth" / folder.name
         for path in images:
-            key = _key(path.stem)
-            twin = seen.setdefault(key, path)
-            if twin != path:
-                problems.append(f"{path} and {twin.name} would share one mask: rename one of the two pictures.")
-            mask = masks.get(key + "_mask", masks.get(key))
+            names = (f"{path.stem}_mask.png", f"{path.stem}.png", path.stem)
+            mask = next((truth / name for name in names if (truth / name).exists()), None)
             if mask is None:
-                wanted = truth / f"{path.stem}_mask.png"
-                problems.append(f"{path} has no mask: add {wanted}, black but for the defect.")
+                problems.append(f"{path} has no mask: add {truth / names[0]}, black but for the defect.")
             items.append(Item(path, folder.name, mask))
     return items, problems
 
 
-def _key(stem: str) -> str:
-    return unicodedata.normalize("NFC", stem)  # archives made on macOS may spell "é" in two characters
+def _open(path: str | Path) -> tuple[Image.Image, str]:
+    """The decoded picture, upright, and the file's own mode. Every way in which that fails is a DataError.
 
-
-def _masks(folder: Path) -> dict[str, Path]:
-    """Mask files by their stem, and folders of masks by their name; a file goes before a folder."""
-    entries = _entries(folder)
-    found = {_key(path.name): path for path in entries if path.is_dir()}
-    files = (path for path in entries if path.suffix.lower() in MASK_SUFFIXES and path.is_file())
-    return found | {_key(path.stem): path for path in files}
-
-
-def _open(path: str | Path) -> Image.Image:
-    """The decoded picture, upright, in the file's own mode. Every way in which that fails is a DataError."""
+    The picture is in mode "L" or "RGB", or for 16-bit and float grey in mode "F" with levels from 0 to 255.
+    """
     path = Path(path)
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty (0 bytes): copy it again or delete it.")
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size  # from the header: nothing is decoded yet
+        with Image.open(path, formats=FORMATS) as file:
+            width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS:
                 raise DataError(f"{path} has {width} x {height} pixels, more than 100 million: scale it down first.")
-            if min(width, height) < MIN_SIDE:
-                raise DataError(f"{path} has {width} x {height} pixels: use at least {MIN_SIDE} x {MIN_SIDE}.")
             # a phone's JPEG (MPO) may bring a second picture, for depth or a preview: the first is the photograph
-            if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
-                raise DataError(f"{path} holds {picture.n_frames} pictures: save each as a file of its own.")
-            # Pillow inverts such files at 8 bits, but not at 16 and 32
-            if picture.format == "TIFF" and picture.mode[0] in "IF" and picture.tag_v2.get(262) == 0:
-                raise DataError(f"{path} stores black as the highest level: save it with black as 0.")
-            picture.load()
-            return ImageOps.exif_transpose(picture)
+            if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
+                raise DataError(f"{path} holds {file.n_frames} pictures: save each as a file of its own.")
+            picture = ImageOps.exif_transpose(file)
+        mode = picture.mode
+        if mode[0] in "IF":  # I;16, I;16B, I, F: Pillow would clip these at 255
+            levels, top = np.asarray(picture, dtype=np.float32), 1 if mode == "F" else 65535
+            if not (levels.min() >= 0 and levels.max() <= top):  # so written that NaN fails, too
+                raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save it as an 8-bit picture.")
+            return Image.fromarray(levels * np.float32(255 / top)), mode
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+        return picture.convert("L" if mode in ("1", "L") and picture.mode == mode else "RGB"), mode
     except DataError:
         raise
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path} has more than 100 million pixels: scale it down first.") from error
-    except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise DataError(f"{path} is damaged or none of {known}, whatever its name: replace or delete it.") from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist: check its name.") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(f"{path} cannot be read ({error}): copy it again, convert it to PNG or delete it.") from error
-
-
-def _levels(picture: Image.Image, path: str | Path) -> Image.Image:
-    """The picture in mode "L" or "RGB", or for 16-bit and float grey in mode "F" with levels from 0 to 255."""
-    if picture.mode[0] in "IF":  # I;16, I;16B, I, F: Pillow would clip these at 255
-        levels = np.asarray(picture, dtype=np.float32)
-        top = 1 if picture.mode == "F" else 65535
-        if not (levels.min() >= 0 and levels.max() <= top):  # so written that NaN fails, too
-            raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save it as an 8-bit picture.")
-        return Image.fromarray(levels * np.float32(255 / top))
-    if picture.mode not in COLOUR_MODES:
-        raise DataError(f"{path} has colours of mode {picture.mode}, not supported: save it as RGB.")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-    return picture.convert("L" if picture.mode in ("1", "L") else "RGB")
 
 
 def _to_tensor(picture: Image.Image, size: int) -> Tensor:
@@ -329,19 +270,19 @@ def _to_tensor(picture: Image.Image, size: int) -> Tensor:
 
 def _defect(path: Path) -> np.ndarray:
     """The union of a mask file, or of all in a folder, as bool (height, width)."""
-    union, first = None, None
+    union = None
     for file in list_images(path) if path.is_dir() else [path]:
-        levels = np.asarray(_levels(_open(file), file))
+        levels = np.asarray(_open(file)[0])
         defect = levels.reshape(*levels.shape[:2], -1).max(axis=2) > 0
         if union is not None and defect.shape != union.shape:
-            sizes = f"{defect.shape[1]} x {defect.shape[0]} pixels, {first.name} {union.shape[1]} x {union.shape[0]}"
+            sizes = "{1} x {0} pixels, others in its folder {3} x {2}".format(*defect.shape, *union.shape)
             raise DataError(f"{file} has {sizes}: give all masks of one picture its size.")
-        union, first = (defect, file) if union is None else (union | defect, first)
+        union = defect if union is None else union | defect
     return union
 
 
-def _size_problem(item: Item, picture: Image.Image, defect: np.ndarray) -> str | None:
-    if picture.size == defect.shape[::-1]:
+def _size_problem(item: Item, picture: Image.Image, defect: np.ndarray | None) -> str | None:
+    if defect is None or picture.size == defect.shape[::-1]:
         return None
     sizes = f"{defect.shape[1]} x {defect.shape[0]} pixels, its picture {item.path} {picture.width} x {picture.height}"
     return f"The mask {item.mask} has {sizes}: redraw or resize the mask to the picture's size."

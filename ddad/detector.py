@@ -103,7 +103,8 @@ class Detector:
         if len(train) < settings.neighbours + 1:
             raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "
                              "add good images, or lower neighbours or held_out")
-        settings = settings if vae is None or ".py:" in settings.vae else settings.change(vae="given")
+        if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
+            settings = settings.change(vae="given")
         projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), device=device)
         mean, std = projection.encode_all(train)
         timed("encode")
@@ -221,7 +222,8 @@ class Detector:
         copy_of = build_unet(self.settings, self.unet.config.in_channels, self.unet.config.sample_size)
         copy_of.load_state_dict(self.unet.state_dict())
         copy_of.to(dtype).save_pretrained(aside / "unet")
-        state = {f"phi/{k}": v for k, v in self.phi.state_dict().items()} | {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
+        state = {f"phi/{k}": v for k, v in self.phi.state_dict().items()}
+        state |= {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
         save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
         manifest = {
             "format": 1, "settings": self.settings.as_dict(), "scale": self.projection.s, "threshold": self.threshold,
@@ -264,7 +266,8 @@ class Detector:
             raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
         if vae is None and (settings.vae == "given" or ".py:" in settings.vae):
             raise ModelError(f"{folder} was made with the autoencoder {settings.vae!r}, which is not loaded from a manifest; pass it as vae")
-        self = cls(settings, LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device), unet.requires_grad_(False), phi, device)
+        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device)
+        self = cls(settings, projection, unet.requires_grad_(False), phi, device)
         self.dynamic_noise, self.ranges, self.threshold, self.record = DynamicNoise(bank, distances, settings), ranges, threshold, record
         return self
 

@@ -38,10 +38,16 @@ def select_step(b: Tensor, settings: Settings) -> Tensor:
     T_max 80 and 10 bins, smallest 2: bins 2 .. 10 give 20 20 30 40 50 60 60 70 80.
     """
     b = b.clamp(min=settings.smallest_bin)
-    level = (b * settings.T_max).double() / settings.bins
-    if settings.level_rounding == "floor":
-        level = level.floor()
-    return (10 * (level / 10 + 0.5).floor()).long().clamp(10, max(10, settings.timesteps - 1))
+    return nearest_ten((b * settings.T_max).double() / settings.bins, settings)
+
+
+def nearest_ten(level: Tensor, settings: Settings) -> Tensor:
+    """Levels (B,) to the nearest multiple of ten, at least 10; (B,) int64.
+
+    "floor": the fraction is dropped first, and a tie goes to the even ten, as round() has it. "half-up": a tie goes up.
+    """
+    tens = (level.floor() / 10).round() if settings.level_rounding == "floor" else (level / 10 + 0.5).floor()
+    return (10 * tens).long().clamp(10, settings.timesteps - 1)
 
 
 class DynamicNoise:

@@ -18,7 +18,8 @@ from .training import train_vae
 
 WEIGHTS = Path(__file__).parent / "weights"
 # 128 x 128 pixels and 8-channel latents of 16 x 16; half the paper's size, so half its grid of pooled features.
-SETTINGS = preset("clean", image_size=128, vae="embedded", unet_channels=(32, 64, 96), neighbour_pool=8, train_length="2000 steps", learning_rate=1e-3)
+SETTINGS = preset("clean", image_size=128, vae="embedded", unet_channels=(32, 64, 96), neighbour_pool=8, train_length="2000 steps",
+                  learning_rate=1e-3)
 VAE_SETTINGS = preset("clean", image_size=128, train_length="1500 steps", train_batch=8, learning_rate=1.5e-3, weight_decay=0.0)
 
 
@@ -29,7 +30,7 @@ def build_vae() -> AutoencoderKL:
 
 
 def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_settings: Settings = VAE_SETTINGS, device: str = "auto") -> dict:
-    """Make the products, train the autoencoder on their good images and a detector for each; about N minutes on 2 cores.
+    """Make the products, train the autoencoder on their good images and a detector for each; the better part of an hour on 2 cores.
 
     One setting serves all three: T_max, guidance and lambda have the best mean over them on held-out good images and
     synthetic defects. Interrupted, it goes on from the last checkpoint. Returns the results on the test sets.
@@ -45,13 +46,13 @@ def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_sett
     vae = AutoencoderKL.from_pretrained(out / "vae").eval()
     tables, unets = {}, {}
     for product in PRODUCTS:
-        fitted = Detector.fit(images[product], settings.change(tune_epochs=0), device=device, vae=vae, calibrate=True, checkpoint=work / f"{product}.safetensors")
+        fitted = Detector.fit(images[product], settings.change(tune_epochs=0), device=device, vae=vae, calibrate=True,
+                              checkpoint=work / f"{product}.safetensors")
         tables[product], unets[product] = fitted.record.pop("calibration"), fitted
     chosen = best(*tables.values())
     results = {}
     for product in PRODUCTS:
         detector = Detector.fit(images[product], settings.change(**chosen), device=device, vae=vae, unet=unets[product].unet)
-        detector.settings = detector.settings.change(vae="embedded")
         detector.record |= {"training": unets[product].record["training"], "calibration": tables[product]}
         detector.save_pretrained(out / product, torch.float16)
         results[product], _ = evaluate(Detector.from_pretrained(out / product, device=device, vae=vae), load_test(data / product, settings))
@@ -72,8 +73,10 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
         results[product], found = evaluate(detector, test)
         for kind in sorted(set(test.kinds)):
             n = test.kinds.index(kind)
-            save_overlay(out / f"{product}_{kind}.png", test.images[n], found.reconstruction[n], found.map[n], detector.threshold, test.masks[n] > 0.5)
+            save_overlay(out / f"{product}_{kind}.png", test.images[n], found.reconstruction[n], found.map[n], detector.threshold,
+                         test.masks[n] > 0.5)
     mean = {name: sum(r[name] for r in results.values()) / len(results) for name in ("i_auroc", "p_auroc", "pro")}
-    results = {"mean": mean, **results, "seconds": round(time.perf_counter() - started, 1), "settings": detector.settings.as_dict(), "versions": versions()}
+    seconds = round(time.perf_counter() - started, 1)
+    results = {"mean": mean, **results, "seconds": seconds, "settings": detector.settings.as_dict(), "versions": versions()}
     write_json(out / "results.json", results)
     return results

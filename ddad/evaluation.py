@@ -37,7 +37,8 @@ def load_train(root: str | Path, settings: Settings) -> Tensor:
 def load_test(root: str | Path, settings: Settings) -> TestSet:
     """The test images and masks, by the settings' mask rule. Raises DataError."""
     items = test_items(root)
-    images, masks = zip(*[read_item(item, settings.image_size, settings.mask_rule) for item in tqdm(items, "read", leave=False, disable=len(items) < 64)])
+    bar = tqdm(items, "read", leave=False, disable=len(items) < 64)
+    images, masks = zip(*[read_item(item, settings.image_size, settings.mask_rule) for item in bar])
     return TestSet(torch.stack(images), torch.stack(masks).numpy(), np.array([item.kind != "good" for item in items], int),
                    [item.kind for item in items], [item.path for item in items])
 

@@ -38,12 +38,13 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
 
     def add(name: str, seed: int, detector: Detector) -> None:
         result, _ = evaluate(detector, test)
-        rows.append({"variant": name, "seed": seed, **{k: round(result[k], 4) for k in ("i_auroc", "p_auroc", "pro", "p_ap")}, "settings": detector.settings.as_dict()})
+        figures = {k: round(result[k], 4) for k in ("i_auroc", "p_auroc", "pro", "p_ap")}
+        rows.append({"variant": name, "seed": seed, **figures, "settings": detector.settings.as_dict()})
         write_json(path, rows)
 
     for seed in seeds:
         seeded, done = settings.change(seed=seed), {row["variant"] for row in rows if row["seed"] == seed}
-        if set(SWITCHED_OFF) | {"features not fine-tuned"} - done:
+        if (set(SWITCHED_OFF) | {"features not fine-tuned"}) - done:
             detector = _fit_or_load(out / f"latents-{seed}", images, seeded, vae, device)
             _, held_out = split(images, seeded)
             for name, change in SWITCHED_OFF.items():
@@ -52,7 +53,8 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
                     variant.set_ranges(held_out)
                     add(name, seed, variant)
             if "features not fine-tuned" not in done:
-                add("features not fine-tuned", seed, Detector.fit(images, detector.settings.change(tune_epochs=0), device=device, vae=vae, unet=detector.unet))
+                untuned = detector.settings.change(tune_epochs=0)
+                add("features not fine-tuned", seed, Detector.fit(images, untuned, device=device, vae=vae, unet=detector.unet))
         if "pixels, not latents" not in done:
             add("pixels, not latents", seed, _fit_or_load(out / f"pixels-{seed}", images, seeded.change(vae="pixels"), None, device))
     return rows

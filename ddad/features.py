@@ -71,7 +71,8 @@ class EfficientNetLite0(nn.Module):
     """
 
     # blocks (kernel, stride, widen, channels, repeats) of each stage
-    STAGES = (((3, 1, 1, 16, 1), (3, 2, 6, 24, 2)), ((5, 2, 6, 40, 2),), ((3, 2, 6, 80, 3), (5, 1, 6, 112, 3)), ((5, 2, 6, 192, 4), (3, 1, 6, 320, 1)))
+    STAGES = (((3, 1, 1, 16, 1), (3, 2, 6, 24, 2)), ((5, 2, 6, 40, 2),),
+              ((3, 2, 6, 80, 3), (5, 1, 6, 112, 3)), ((5, 2, 6, 192, 4), (3, 1, 6, 320, 1)))
 
     def __init__(self, stages: int):
         super().__init__()
@@ -126,10 +127,13 @@ def load_features(settings: Settings) -> nn.Module:
     name = settings.features
     if name == "efficientnet-lite0":
         return EfficientNetLite0.pretrained(depth(settings)).requires_grad_(False).eval()
-    from transformers import ResNetModel
+    from transformers import AutoConfig, ResNetModel
     if not Path(name).is_dir():
         print(f"features {name}: from the Hugging Face cache, else fetched from the hub", file=sys.stderr)
     try:
+        kind = AutoConfig.from_pretrained(name).model_type            # another kind would be loaded with random weights
+        if kind != "resnet":
+            raise BackboneError(f"features {name!r} hold a model of type {kind}; give a transformers ResNet, or 'efficientnet-lite0'")
         return ResNetFeatures(ResNetModel.from_pretrained(name, use_safetensors=True), depth(settings)).requires_grad_(False).eval()
     except (OSError, ValueError) as error:
         raise BackboneError(f"features {name!r} can be neither found as a folder nor fetched from the Hugging Face hub; pass a folder "

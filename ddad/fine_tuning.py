@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from .dynamic_noise import nearest_ten
 from .settings import Settings
 
 
@@ -38,7 +39,7 @@ def random_level(B: int, settings: Settings, generator: torch.Generator) -> tupl
     """
     tenth = torch.randint(1, 11, (B if settings.tune_level == "image" else 1,), generator=generator)
     level = (settings.T_max * tenth / 10).expand(B)
-    T_hat = (10 * (level / 10 + 0.5).floor()).long().clamp(min=10)
+    T_hat = nearest_ten(level.double(), settings)
     return T_hat, T_hat if settings.tune_level == "image" else level.long()
 
 

@@ -79,7 +79,7 @@ def draw(mean: Tensor, std: Tensor | None, posterior: str, generator: torch.Gene
 def load_vae(name: str):
     """The autoencoder called `name`, in evaluation mode.
 
-    "embedded": trained by this project, for 128 x 128 images, 4 channels. "pixels": `PixelSpace`. "FILE.py:CALLABLE": what
+    "embedded": trained by this project, for 128 x 128 images, 8 channels. "pixels": `PixelSpace`. "FILE.py:CALLABLE": what
     the named function of your own file returns. Else a folder or a Hugging Face id ("owner/name", or "owner/name/subfolder")
     of an AutoencoderKL or AutoencoderTiny. Raises BackboneError.
     """

@@ -4,8 +4,7 @@ Arrays throughout, for N test images of H x W pixels; higher scores mean more an
     scores (N,) float           one anomaly score per image
     labels (N,) 0 or 1          1 where the image is defective
     maps   (N, H, W) float      anomaly maps, finite
-    masks  (N, H, W) bool       True on defect pixels; a defective image may have an empty mask,
-                               whose pixels then count as good
+    masks  (N, H, W) bool       True on defect pixels; those of a defective image with an empty mask count as good
 
 PRO, the per-region overlap, follows Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021: the share of
 each connected defect region that is found, averaged over the regions of all images, against the share of good pixels
@@ -32,15 +31,14 @@ class PixelRanking:
         _check_maps(maps, masks)
         if masks.dtype != bool:
             raise ValueError(f"masks must be bool, not {masks.dtype}: make them binary first")
-        flat = maps.ravel()
-        order = np.argsort(-flat)
-        flat = flat[order]
+        order = np.argsort(-maps.ravel())
+        ranked = maps.ravel()[order]
         self._images = len(maps)
         self._image = order // maps[0].size
         self._defect = masks.ravel()[order]
         self._overlap = _region_overlap(masks).ravel()[order]
         # Pixels of equal score are found together, at any threshold: the curve has a point after each run of ties.
-        self._ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1)
+        self._ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
 
     def pro(self, limit: float = 0.3, weights: ArrayLike | None = None, regions_of: ArrayLike | None = None) -> float:
         """Exact PRO up to the false-positive rate `limit`, in (0, 1].
@@ -64,13 +62,10 @@ class PixelRanking:
             raise ValueError("no defect region: every mask that counts is empty")
         if false[-1] == 0:
             raise ValueError("no good pixel: every mask that counts is full")
-        true /= true[-1]
-        false /= false[-1]
+        true, false = true / true[-1], false / false[-1]
         below = np.searchsorted(false, limit, side="right")
-        x = np.append(false[:below], limit)
-        y = np.append(true[:below], np.interp(limit, false, true))
-        area = np.dot(np.diff(x), y[1:] + y[:-1]) / 2
-        return min(float(area / limit), 1.0)  # the sum's rounding may pass 1
+        x, y = np.append(false[:below], limit), np.append(true[:below], np.interp(limit, false, true))
+        return min(float(auc(x, y) / limit), 1.0)  # the sum's rounding may pass 1
 
 
 def _check_maps(maps: np.ndarray, masks: np.ndarray) -> None:
@@ -108,27 +103,21 @@ def pro_200(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     is strictly above one of 200 thresholds, equally spaced over the range of the maps; the false-positive rates below
     `limit` are stretched so that the largest is 1. With heavy tails most thresholds lie above almost every pixel: the
     points kept may then span a small part of the range, and the result be off by more than 0.1. Raises ValueError
-    where the curve has fewer than two points below `limit` or no false positive there (the official code fails too),
-    or where no region or no good pixel is left.
+    where no region is left, or the curve has no false positive below `limit` (the official code fails too).
     """
     _check_maps(maps, masks)
     masks = np.asarray(masks, dtype=np.float64)
-    if masks.min() < 0 or masks.max() > 1:
-        raise ValueError("masks must be in [0, 1]")
     overlap = _region_overlap(masks == 1)
-    if not overlap.any():
-        raise ValueError("no defect region: no mask reaches 1")
-    if masks.min() == 1:
-        raise ValueError("no good pixel: every mask is full")
+    if masks.min() < 0 or masks.max() > 1 or not overlap.any():
+        raise ValueError("no defect region: no mask reaches 1, or masks are not in [0, 1]")
     thresholds = np.linspace(float(maps.min()), float(maps.max()), 200, endpoint=False)
     passed = np.searchsorted(thresholds, maps.ravel())  # how many thresholds each pixel is strictly above
 
     def found(weight: np.ndarray) -> np.ndarray:
-        by_passed = np.bincount(passed, weight.ravel(), minlength=201)
-        return np.cumsum(by_passed[:0:-1])[::-1]
+        return np.cumsum(np.bincount(passed, weight.ravel(), minlength=201)[:0:-1])[::-1]
 
     true = found(overlap) / overlap.sum()
-    false = found(masks < 1) / (1 - masks).sum()
+    false = found(masks < 1) / max((1 - masks).sum(), 1e-9)  # without a good pixel there is no false positive either
     kept = false < limit
     if kept.sum() < 2 or false[kept].max() == 0:
         raise ValueError(f"the 200 thresholds leave no curve below a false-positive rate of {limit}")
@@ -140,19 +129,12 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     if not np.any(labels):
         raise ValueError("F1 needs a positive label: there is none")
     precision, recall, _ = precision_recall_curve(labels, scores)
-    both = precision + recall
     # Thresholds that find no positive have both at 0, and an F1 of 0.
-    return float(np.max(2 * precision * recall / np.where(both > 0, both, 1)))
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-300)))
 
 
-def by_size(
-    maps: np.ndarray,
-    masks: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    threshold: float,
-    edges: Sequence[float] | None = None,
-) -> list[dict]:
+def by_size(maps: np.ndarray, masks: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float,
+            edges: Sequence[float] | None = None) -> list[dict]:
     """PRO (limit 0.3) and image recall by the size of the defect, from the smallest size to the largest.
 
     Size is the share of the image that its mask covers; defective images with an empty mask have none and are left
@@ -162,22 +144,17 @@ def by_size(
     Each dict: edges [low, high], images, size [smallest, largest], pro, recall; the last three are None if empty.
     """
     _check_labels(scores, labels, masks)
-    ranking = PixelRanking(maps, masks)
-    size = masks.mean(axis=(1, 2))
-    if edges is None:
-        if not size.any():
-            raise ValueError("no defect region: every mask is empty")
-        edges = np.quantile(size[size > 0], [1 / 3, 2 / 3])
-    bounds = [0.0, *map(float, edges), 1.0]
-    bins = []
+    ranking, size = PixelRanking(maps, masks), masks.mean(axis=(1, 2))
+    if not size.any():
+        raise ValueError("no defect region: every mask is empty")
+    edges = np.quantile(size[size > 0], [1 / 3, 2 / 3]) if edges is None else edges
+    bounds, bins = [0.0, *map(float, edges), 1.0], []
     for index in range(len(bounds) - 1):
         inside = (size > 0) & (np.digitize(size, edges) == index)
-        found = {"size": None, "pro": None, "recall": None}
+        bins.append({"edges": bounds[index : index + 2], "images": int(inside.sum()), "size": None, "pro": None, "recall": None})
         if inside.any():
-            found["size"] = [float(size[inside].min()), float(size[inside].max())]
-            found["pro"] = ranking.pro(regions_of=inside)
-            found["recall"] = float(np.mean(scores[inside] > threshold))
-        bins.append({"edges": bounds[index : index + 2], "images": int(inside.sum())} | found)
+            bins[-1] |= {"size": [float(size[inside].min()), float(size[inside].max())],
+                         "pro": ranking.pro(regions_of=inside), "recall": float(np.mean(scores[inside] > threshold))}
     return bins
 
 
@@ -192,37 +169,21 @@ def _check_labels(scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> 
         raise ValueError("an image labelled good has a defect in its mask")
 
 
-def bootstrap(
-    statistic: Callable[[np.ndarray], float],
-    n: int,
-    *,
-    repeats: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    strata: np.ndarray | None = None,
-) -> tuple[float, float]:
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, repeats: int = 1000, seed: int = 0,
+              level: float = 0.95, strata: np.ndarray | None = None) -> tuple[float, float]:
     """Percentile interval of `statistic`, which gets n image indices drawn with replacement from 0..n-1.
 
     With `strata` (n,), say the labels, each stratum keeps its size, so no resample lacks a class.
     """
-    rng = np.random.default_rng(seed)
-    strata = np.zeros(n) if strata is None else strata
+    rng, strata = np.random.default_rng(seed), np.zeros(n) if strata is None else strata
     groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     values = [statistic(np.concatenate([rng.choice(group, group.size) for group in groups])) for _ in range(repeats)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def evaluate(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    maps: np.ndarray,
-    masks: np.ndarray,
-    *,
-    threshold: float | None = None,
-    bootstrap_repeats: int = 0,
-    seed: int = 0,
-) -> dict:
+def evaluate(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray, *,
+             threshold: float | None = None, bootstrap_repeats: int = 0, seed: int = 0) -> dict:
     """All metrics of one test set, as Python numbers ready for JSON, rates in [0, 1].
 
     i_* are of images, p_* of pixels; pro has the limit 0.3, pro_005 the limit 0.05. With `threshold` (an image is
@@ -258,8 +219,6 @@ def evaluate(
             "p_auroc": lambda index: ranking.auroc(np.bincount(index, minlength=n)),
             "pro": lambda index: ranking.pro(0.3, np.bincount(index, minlength=n)),
         }
-        result["interval"] = {
-            name: list(bootstrap(statistic, n, repeats=bootstrap_repeats, seed=seed, strata=strata))
-            for name, statistic in statistics.items()
-        }
+        result["interval"] = {name: list(bootstrap(statistic, n, repeats=bootstrap_repeats, seed=seed, strata=strata))
+                              for name, statistic in statistics.items()}
     return result

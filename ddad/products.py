@@ -1,20 +1,21 @@
 """Synthetic inspection images of three products, with exact defect masks.
 
-A product is a list of `Part`s in fixed places. A defect is an edit of that list: a part taken away, exchanged, moved,
-or a mark added. The list is drawn before and after the edit with the same pose, and the mask is where the drawings
-differ. Only then come light, blur and noise. All geometry is in units of the image's side, so that every size shows
-the same thing. Most defects are logical: each small patch looks like something that is normal elsewhere.
+A product is a list of `Part`s in fixed places. A defect is an `Edit` of that list: parts taken away, parts or marks
+added. The list is drawn before and after the edit with the same pose, and the mask is where the drawings differ. Only
+then come light, blur and noise. All geometry is in units of the image's side, so that every size shows the same thing.
+Most defects are logical: each small patch looks like something that is normal elsewhere.
 """
-import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
+from scipy.ndimage import maximum_filter, minimum_filter
 from tqdm.auto import tqdm
 
 VERSION = 1
@@ -28,7 +29,7 @@ KINDS: dict[str, dict[str, tuple[float, float, bool]]] = {
     "board": {"missing": (0.001, 0.2, True), "swapped": (0.003, 0.2, True), "shifted": (0.002, 0.1, True),
               "wrong": (0.001, 0.2, True), "bridge": (0.001, 0.003, False), "scratch": (0.001, 0.02, False),
               "stain": (0.001, 0.1, False)},
-    "fabric": {"missing_stripe": (0.0025, 0.2, True), "wrong_colour": (0.0025, 0.2, True),
+    "fabric": {"missing_stripe": (0.003, 0.2, True), "wrong_colour": (0.003, 0.2, True),
                "weave_shift": (0.01, 0.2, True), "broken_thread": (0.001, 0.02, False),
                "hole": (0.001, 0.01, False), "stain": (0.001, 0.2, False)},
 }
@@ -45,6 +46,12 @@ class Part(NamedTuple):
     look: int = 0
 
 
+class Edit(NamedTuple):
+    """A change of a list of parts: the indices of those taken away, and the parts put on top of the rest."""
+    gone: Sequence[int]
+    new: Sequence[Part]
+
+
 class Pose(NamedTuple):
     """How the product lies under the camera: shift (x, y), turn in radians, scale."""
     x: float = 0.0
@@ -55,31 +62,34 @@ class Pose(NamedTuple):
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
+@lru_cache(maxsize=4)  # an image and all trials of its defect have one pose
+def coordinates(n: int, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    """The product's x and y at each of n x n pixels: two (n, n) float32."""
+    axis = (np.arange(n, dtype=np.float32) + 0.5) / n - 0.5
+    u, v = axis[None, :] - pose.x, axis[:, None] - pose.y
+    c, s = np.cos(pose.turn) / pose.scale, np.sin(pose.turn) / pose.scale
+    return (c * u + s * v + 0.5).astype(np.float32), (c * v - s * u + 0.5).astype(np.float32)
+
+
 class Canvas:
     """An RGB float32 picture, twice as fine as the image, painted with soft-edged shapes in product coordinates."""
 
     def __init__(self, size: int, pose: Pose, colour: Sequence[float]) -> None:
         self.n, self.pose = 2 * size, pose
         self.pixel = 1 / (self.n * pose.scale)
-        axis = (np.arange(self.n, dtype=np.float32) + 0.5) / self.n - 0.5
-        u, v = axis[None, :] - pose.x, axis[:, None] - pose.y
-        c, s = np.cos(pose.turn) / pose.scale, np.sin(pose.turn) / pose.scale
-        self.x = (c * u + s * v + 0.5).astype(np.float32)
-        self.y = (c * v - s * u + 0.5).astype(np.float32)
-        self.rgb = np.empty((self.n, self.n, 3), np.float32)
-        self.rgb[:] = colour
+        self.x, self.y = coordinates(self.n, pose)
+        self.rgb = np.full((self.n, self.n, 3), colour, np.float32)
 
-    def near(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """The pixels that lie within `reach` of a point: shapes are small, so most of the canvas is left alone."""
-        p, x, y = self.pose, x - 0.5, y - 0.5
+    def near(self, x: float, y: float, w: float, h: float, turn: float = 0.0) -> tuple[slice, slice]:
+        """The rows and columns that hold a turned box: shapes are small, so most of the canvas is left alone."""
+        p, turn, x, y = self.pose, turn + self.pose.turn, x - 0.5, y - 0.5
         column = p.scale * (np.cos(p.turn) * x - np.sin(p.turn) * y) + p.x + 0.5
         row = p.scale * (np.sin(p.turn) * x + np.cos(p.turn) * y) + p.y + 0.5
-        reach = reach * p.scale + 2 / self.n
-        return tuple(slice(max(0, int((q - reach) * self.n)), max(0, int((q + reach) * self.n) + 1))
-                     for q in (row, column))
+        c, s = abs(np.cos(turn)) * p.scale / 2, abs(np.sin(turn)) * p.scale / 2
+        return tuple(slice(max(0, int((q - r) * self.n - 2)), max(0, int((q + r) * self.n + 3)))
+                     for q, r in ((row, s * w + c * h), (column, c * w + s * h)))
 
-    def fill(self, where: tuple[slice, slice], distance: np.ndarray, colour: Sequence[float], soft: float = 0.0,
-             opacity: float = 1.0) -> None:
+    def fill(self, where: tuple, distance: np.ndarray, colour: Sequence[float], soft: float, opacity: float) -> None:
         """Blend a colour in where the signed distance is negative; the edge is one pixel wide, or `soft`."""
         cover = np.clip(0.5 - distance / max(soft, self.pixel), 0, opacity)[..., None]
         self.rgb[where] += cover * (np.asarray(colour, np.float32) - self.rgb[where])
@@ -87,7 +97,7 @@ class Canvas:
     def box(self, x: float, y: float, w: float, h: float, radius: float, colour: Sequence[float], turn: float = 0.0,
             soft: float = 0.0, opacity: float = 1.0) -> None:
         """A turned box with rounded corners. With radius h/2 it is a capsule or, if w = h, a disc."""
-        where = self.near(x, y, np.hypot(w, h) / 2 + soft)
+        where = self.near(x, y, w + soft, h + soft, turn)
         dx, dy, c, s = self.x[where] - x, self.y[where] - y, np.cos(turn), np.sin(turn)
         a = np.abs(c * dx + s * dy) - (w / 2 - radius)
         b = np.abs(c * dy - s * dx) - (h / 2 - radius)
@@ -96,7 +106,7 @@ class Canvas:
 
     def blob(self, part: Part, colour: Sequence[float], soft: float = 0.0, opacity: float = 1.0) -> None:
         """A disc of diameter `part.w` whose outline wobbles."""
-        where, radius = self.near(part.x, part.y, part.w), part.w / 2
+        where, radius = self.near(part.x, part.y, 1.5 * part.w, 1.5 * part.w), part.w / 2
         dx, dy = self.x[where] - part.x, self.y[where] - part.y
         angle, phase = np.arctan2(dy, dx), np.random.default_rng(part.look).uniform(0, 2 * np.pi, 3)
         wobble = 1 + sum(0.12 * np.cos(k * angle + p) for k, p in zip((2, 3, 5), phase, strict=True))
@@ -104,12 +114,13 @@ class Canvas:
 
     def image(self) -> np.ndarray:
         """Average down to (size, size, 3) float32."""
-        return self.rgb.reshape(self.n // 2, 2, self.n // 2, 2, 3).mean((1, 3))
+        rows = self.rgb[0::2] + self.rgb[1::2]
+        return (rows[:, 0::2] + rows[:, 1::2]) / 4
 
 
 # --- what the parts look like: rows of (dx, dy, width, height, corner radius, colour) ---------------------------------
 
-BLACK, DARK, GREY, METAL, WHITE = (.07, .07, .08), (.17, .18, .20), (.45, .46, .48), (.76, .77, .79), (.95, .95, .93)
+BLACK, DARK, GREY, METAL, WHITE = (.07, .07, .08), (.17, .18, .20), (.45, .46, .48), (.76, .77, .79), (.92, .92, .90)
 RED, TEAL, BLUE, GOLD, TAN = (.82, .13, .15), (.05, .55, .58), (.12, .25, .68), (.86, .66, .22), (.80, .64, .44)
 GREEN, FOIL, FLOOR = (.05, .36, .22), (.70, .72, .75), (.50, .53, .58)
 
@@ -155,6 +166,8 @@ SHAPES: dict[str, list[tuple]] = {
     "lamp red": lamp(RED), "lamp yellow": lamp((.95, .80, .15)),
     "smd tan": [(0, 0, .058, .030, .003, METAL), (0, 0, .032, .030, .001, TAN)],
     "smd black": [(0, 0, .058, .030, .003, METAL), (0, 0, .036, .030, .001, BLACK)],
+    "chip tan": [(0, 0, .040, .022, .003, METAL), (0, 0, .022, .022, .001, TAN)],
+    "chip black": [(0, 0, .040, .022, .003, METAL), (0, 0, .024, .022, .001, BLACK)],
     "cavity": [(0, 0, .225, .225, .1125, (.88, .89, .91)), (.003, .003, .212, .212, .106, (.38, .40, .45)),
                (0, 0, .20, .20, .10, FLOOR)],
     "bite": [(0, 0, 1, 1, .5, FLOOR)],
@@ -173,7 +186,8 @@ BOARD = (("ic", .27, .30, 0), ("chip", .67, .24, 0), ("connector", .91, .62, 0),
          ("lamp yellow", .91, .20, 0), ("lamp red", .91, .30, 0), ("smd tan", .48, .42, 0), ("smd black", .48, .48, 0),
          ("smd tan", .72, .56, 1), ("smd tan", .78, .56, 1), ("smd black", .72, .68, 1), ("smd black", .78, .68, 1),
          ("smd tan", .42, .92, 0), ("smd black", .52, .92, 0), ("smd tan", .62, .92, 0), ("smd black", .08, .10, 0),
-         ("smd tan", .18, .10, 0))
+         ("smd tan", .18, .10, 0), ("chip black", .36, .10, 0), ("chip tan", .44, .065, 0), ("chip tan", .74, .86, 0),
+         ("chip black", .74, .92, 0))
 TRACES = ((.5, .09, .6, 0), (.45, .13, .5, 0), (.49, .5, .012, 1), (.40, .66, .3, 1), (.45, .66, .36, 1),
           (.5, .86, .3, 0), (.84, .5, .7, 1), (.05, .6, .5, 1), (.22, .43, .3, 0), (.75, .80, .22, 1), (.6, .49, .25, 0))
 CAVITIES = tuple((x, y) for y in (.185, .5, .815) for x in (.13, .377, .623, .87))
@@ -181,80 +195,75 @@ EMPTY = 6  # this cavity holds nothing, by design
 PACK = ("round white", "round red", "capsule teal", "round white", "pellets", "round teal", "", "round red",
         "round teal", "capsule red", "round white", "pellets")
 PELLETS = (("white", -.04, -.04), ("red", .04, -.04), ("teal", -.04, .04), ("white", .04, .04))
-THREADS = 20
+THREADS = 16
 PALETTE = np.array([(.88, .83, .72), (.13, .19, .42), (.70, .14, .16), (.85, .60, .16)], np.float32)
-WARP, WEFT = ([int(c) for c in s] for s in ("011100220011100330011", "000220000333000022000"))
+WARP, WEFT = ([int(c) for c in s] for s in ("0110022011003300", "0022000330000220"))
+THREAD_KINDS = ("missing_stripe", "wrong_colour", "weave_shift")  # drawn as a box of changed threads
 
 
 def layout(product: str, rng: np.random.Generator) -> list[Part]:
-    """The good product: every part in its place, within its tolerance."""
+    """The good product: every part in its place, within its tolerance. The threads of the fabric are no parts."""
+    if product == "fabric":
+        return []
     if product == "board":
-        parts = [(kind, x, y, turn * np.pi / 2) for kind, x, y, turn in BOARD]
-    elif product == "blister":
-        parts = []
+        parts, spread = [(kind, x, y, turn * np.pi / 2) for kind, x, y, turn in BOARD], [.003, .003, .02]
+    else:
+        parts, spread = [], [.006, .006, .04]
         for kind, (x, y) in zip(PACK, CAVITIES, strict=True):
             if kind == "pellets":
                 parts += [(f"pellet {colour}", x + dx, y + dy, 0) for colour, dx, dy in PELLETS]
             elif kind:
                 parts.append((kind, x, y, .6 * kind.startswith("capsule")))
-    else:
-        return []  # the threads of the fabric are drawn as a whole
-    spread = np.array([.003, .003, .02]) * (2 if product == "blister" else 1)
-    return [Part(kind, *(np.array(place) + spread * rng.uniform(-1, 1, 3)).tolist()) for kind, *place in parts]
+    return [Part(kind, *(place + spread * rng.uniform(-1, 1, 3)).tolist()) for kind, *place in parts]
 
 
-def draw(product: str, parts: Iterable[Part], size: int, pose: Pose) -> np.ndarray:
-    """Draw a product: (size, size, 3) float32 in 0..1, without light, blur or noise."""
+def background(product: str, size: int, pose: Pose) -> Canvas:
+    """The product without its parts."""
+    canvas = Canvas(size, pose, {"fabric": PALETTE[0], "board": GREEN, "blister": FOIL}[product])
     if product == "fabric":
-        canvas = weave(parts, size, pose)
+        canvas.rgb[:] = weave(canvas.x, canvas.y)
     elif product == "board":
-        canvas = Canvas(size, pose, GREEN)
         for x, y, length, upright in TRACES:
             canvas.box(x, y, length, .012, .006, (.10, .46, .29), upright * np.pi / 2)
             for end in (-length / 2, length / 2):
                 canvas.box(x + end * (1 - upright), y + end * upright, .024, .024, .012, (.55, .60, .35))
     else:
-        canvas = Canvas(size, pose, FOIL)
-        for i in range(-2, 23):
-            canvas.box(.05 * i, .5, 1.6, .008, .004, (.75, .77, .80), np.pi / 4)
+        canvas.rgb += .03 * np.cos(2 * np.pi / .05 * (canvas.x - canvas.y))[..., None]  # embossed, slanted lines
         for x, y in CAVITIES:
             draw_part(canvas, Part("cavity", x, y))
-    for part in parts:
-        draw_part(canvas, part)
-    return canvas.image()
-
-
-def weave(parts: Iterable[Part], size: int, pose: Pose) -> Canvas:
-    """A plain weave: warp (upright) and weft threads take turns to be on top, each in its own colour."""
-    canvas = Canvas(size, pose, PALETTE[0])
-    x, y, warp_colours = canvas.x * THREADS, canvas.y * THREADS, []
-    for part in parts:
-        inside = (np.abs(canvas.x - part.x) < part.w / 2) & (np.abs(canvas.y - part.y) < part.h / 2)
-        if part.kind == "weave_shift":
-            x = x + inside  # one thread is half a period
-        elif part.kind in ("missing_stripe", "wrong_colour"):
-            warp_colours.append((inside, part.kind == "wrong_colour"))
-    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
-    warp, weft = np.take(WARP, column, mode="wrap"), np.take(WEFT, row, mode="wrap")
-    for inside, wrong in warp_colours:
-        warp = np.where(inside & (warp > 0), (warp % 3 + 1) * wrong, warp)
-    across, along = (x - column - 0.5) ** 2, (y - row - 0.5) ** 2
-    on_top = (column + row) % 2 == 0
-    shade = np.where(on_top, 1.05 - 1.9 * across - .6 * along, 1.0 - 1.9 * along - .6 * across)
-    canvas.rgb[:] = PALETTE[np.where(on_top, warp, weft)] * shade[..., None]
     return canvas
 
 
+def weave(x: np.ndarray, y: np.ndarray, change: str = "", inside: np.ndarray | bool = False) -> np.ndarray:
+    """The colours (..., 3) of a plain weave: warp (upright) and weft threads take turns to be on top. `inside` changes."""
+    x, y = x * THREADS, y * THREADS
+    if change == "weave_shift":
+        x = x + inside  # one thread is half a period
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    warp, weft = np.take(WARP, column, mode="wrap"), np.take(WEFT, row, mode="wrap")
+    if change in ("missing_stripe", "wrong_colour"):
+        warp = np.where(inside & (warp > 0), (warp % 3 + 1) * (change == "wrong_colour"), warp)
+    across, along = (x - column - 0.5) ** 2, (y - row - 0.5) ** 2
+    on_top = (column + row) % 2 == 0
+    shade = np.where(on_top, 1.05 - 1.9 * across - .6 * along, 1.0 - 1.9 * along - .6 * across)
+    return PALETTE[np.where(on_top, warp, weft)] * shade[..., None]
+
+
 def draw_part(canvas: Canvas, part: Part) -> None:
-    """Draw a part with its shadow, or a mark. The changes inside the weave were drawn with it."""
+    """Draw a part with its shadow, or a mark."""
     kind, x, y, turn, w, h, look = part
     if kind in SHAPES:
         size, c, s = w or 1, np.cos(turn), np.sin(turn)
         if kind not in ("cavity", "bite"):
             _, _, width, height, radius, _ = max(SHAPES[kind], key=lambda row: row[2] * row[3])
-            canvas.box(x + .006, y + .008, width, height, radius, BLACK, turn, soft=.016, opacity=.45)
+            far = min(.006, .1 * min(width, height))
+            canvas.box(x + far, y + 1.3 * far, width, height, radius, BLACK, turn, soft=2.6 * far, opacity=.45)
         for dx, dy, width, height, radius, colour in SHAPES[kind]:
             canvas.box(x + c * dx - s * dy, y + s * dx + c * dy, size * width, size * height, size * radius, colour, turn)
+    elif kind in THREAD_KINDS:
+        where = canvas.near(x, y, w, h)
+        inside = (np.abs(canvas.x[where] - x) < w / 2) & (np.abs(canvas.y[where] - y) < h / 2)
+        canvas.rgb[where] = weave(canvas.x[where], canvas.y[where], kind, inside)
     elif kind in ("stain", "dirt", "hole"):
         colour, opacity = {"stain": ((.28, .17, .07), .75), "dirt": ((.12, .08, .05), .95), "hole": (BLACK, 1)}[kind]
         if kind == "hole":
@@ -267,21 +276,13 @@ def draw_part(canvas: Canvas, part: Part) -> None:
         canvas.box(x, y, w, h, .004, BLACK, turn, opacity=.9)
     elif kind in ("scratch", "tear"):  # a chain of short strokes that wanders
         rng, wander, steps = np.random.default_rng(look), .15 if kind == "scratch" else .7, max(2, round(w / .03))
-        stroke = w / steps
+        stroke, x, y = w / steps, x - w / 2 * np.cos(turn), y - w / 2 * np.sin(turn)
         for _ in range(steps):
             angle = turn + wander * rng.uniform(-1, 1)
             if kind == "tear":
                 canvas.box(x - .004, y - .004, stroke + h, h, h / 2, WHITE, angle)
             canvas.box(x, y, stroke + h, h, h / 2, (.78, .86, .72) if kind == "scratch" else BLACK, angle)
             x, y = x + stroke * np.cos(angle), y + stroke * np.sin(angle)
-
-
-@cache
-def extent(kind: str) -> tuple[float, float, float]:
-    """Half width, half height and area of a part that is not turned."""
-    rows = SHAPES[kind]
-    area = covered([Part(kind, .5, .5)], 128, Pose()).mean()
-    return max(abs(r[0]) + r[2] / 2 for r in rows), max(abs(r[1]) + r[3] / 2 for r in rows), float(area)
 
 
 def covered(parts: Iterable[Part], size: int, pose: Pose) -> np.ndarray:
@@ -293,138 +294,169 @@ def covered(parts: Iterable[Part], size: int, pose: Pose) -> np.ndarray:
     return (canvas.image() > -4.5).all(-1)
 
 
+@cache
+def part_area(kind: str) -> float:
+    """The area of a part, as a fraction of the image."""
+    return float(covered([Part(kind, .5, .5)], 128, Pose()).mean())
+
+
+@lru_cache(maxsize=4096)
+def half_size(kind: str, turn: float = 0.0) -> tuple[float, float]:
+    """Half width and half height of a part."""
+    w, h = (max(abs(row[i]) + row[i + 2] / 2 for row in SHAPES[kind]) for i in (0, 1))
+    c, s = abs(np.cos(turn)), abs(np.sin(turn))
+    return c * w + s * h, s * w + c * h
+
+
+class Scene:
+    """The good product, drawn once: `image` (size, size, 3) float32 in 0..1, without light, blur or noise."""
+
+    def __init__(self, product: str, parts: list[Part], size: int, pose: Pose) -> None:
+        self.product, self.parts = product, parts
+        self.background = background(product, size, pose)
+        self.canvas = deepcopy(self.background)
+        for part in parts:
+            draw_part(self.canvas, part)
+        self.image = self.canvas.image()
+
+    def window(self, part: Part) -> tuple[slice, slice]:
+        """The rows and columns of the canvas that a part and its shadow lie in."""
+        w, h = half_size(part.kind, part.turn)
+        return self.canvas.near(part.x, part.y, 2 * w + .04, 2 * h + .04)
+
+    def edited(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
+        """The defective product, drawn as `image` is, and the mask (size, size) bool of where the two differ."""
+        same = np.ones(self.canvas.rgb.shape[:2], bool)
+        for i in edit.gone:
+            same[self.window(self.parts[i])] = False
+        canvas = deepcopy(self.background)
+        for i, part in enumerate(self.parts):
+            if i not in edit.gone and not same[self.window(part)].all():
+                draw_part(canvas, part)
+        np.copyto(canvas.rgb, self.canvas.rgb, where=same[..., None])
+        for part in edit.new:
+            draw_part(canvas, part)
+        image, size = canvas.image(), len(self.image)
+        difference = np.abs(image - self.image).max(-1)
+        raw = difference > .06
+        if self.parts:
+            raw |= covered([*(self.parts[i] for i in edit.gone), *edit.new], size, canvas.pose)
+        if not raw.any():  # a change of less than a pixel
+            raw = difference == difference.max()
+        # Close the gaps: between threads that lie on top, and between the strokes of one defect.
+        width = 2 * round((.035 if self.product == "fabric" else .01) * size) + 1
+        return image, raw | minimum_filter(maximum_filter(raw, width, mode="nearest"), width, mode="nearest")
+
+
 # --- defects ---------------------------------------------------------------------------------------------------------
-
-def defects(product: str) -> tuple[str, ...]:
-    """The names of a product's kinds of defect. Raises ValueError for an unknown product."""
-    return tuple(KINDS[check(product)])
-
-
-def check(product: str, size: int = 32) -> str:
-    if product not in PRODUCTS:
-        raise ValueError(f"unknown product {product!r}: it must be one of {', '.join(PRODUCTS)}")
-    if size < 32:
-        raise ValueError(f"size is {size}: an image must be at least 32 pixels wide")
-    return product
-
 
 def fits(part: Part, others: Iterable[Part]) -> bool:
     """Whether a part lies on the board and covers no other one."""
-    def half(p: Part) -> tuple[float, float]:
-        w, h, _ = extent(p.kind)
-        c, s = abs(np.cos(p.turn)), abs(np.sin(p.turn))
-        return c * w + s * h, s * w + c * h
-
-    w, h = half(part)
-    if not (w < part.x + .01 and part.x < 1.01 - w and h < part.y + .01 and part.y < 1.01 - h):
+    x, y, (w, h) = part.x, part.y, half_size(part.kind, part.turn)
+    if not (w < x + .01 and x < 1.01 - w and h < y + .01 and y < 1.01 - h):
         return False
-    return all(abs(part.x - o.x) > w + half(o)[0] - .02 or abs(part.y - o.y) > h + half(o)[1] - .02 for o in others)
+    for other in others:
+        other_w, other_h = half_size(other.kind, other.turn)
+        if abs(x - other.x) <= w + other_w - .02 and abs(y - other.y) <= h + other_h - .02:
+            return False
+    return True
 
 
-def changes(product: str, kind: str, parts: list[Part], rng: np.random.Generator) -> list[tuple[list, list, float]]:
-    """All single changes of a logical kind: (indices of the parts taken away, parts put there, about this area)."""
-    found, area = [], {p.kind: extent(p.kind)[2] for p in parts}
-    others = lambda *taken: [p for k, p in enumerate(parts) if k not in taken]  # noqa: E731
+def changes(kind: str, parts: list[Part], rng: np.random.Generator) -> list[tuple[Edit, float]]:
+    """All single changes of a logical kind, each with its area, roughly."""
+    found, area = [], {p.kind: part_area(p.kind) for p in parts}
     if kind == "extra":
         x, y = CAVITIES[EMPTY]
-        return [([], [Part(k, x, y, rng.uniform(-.5, .5))], a) for k, a in area.items()]
+        found = [(Edit([], [Part(k, x, y, rng.uniform(-.5, .5))]), a) for k, a in area.items()]
+        colours = [f"pellet {rng.choice(['white', 'red', 'teal'])}" for _ in PELLETS]
+        pellets = [Part(k, x + dx, y + dy) for k, (_, dx, dy) in zip(colours, PELLETS, strict=True)]
+        return found + [(Edit([], pellets[:n]), n * area["pellet red"]) for n in (2, 3, 4)]
     for i, part in enumerate(parts):
+        others = parts[:i] + parts[i + 1:]
         if kind == "missing":
-            found.append(([i], [], area[part.kind]))
+            found.append((Edit([i], []), area[part.kind]))
         elif kind == "wrong_colour":
             shape = part.kind.split()[0]
-            found += [([i], [part._replace(kind=k)], area[k]) for k in area if k.startswith(shape) and k != part.kind]
+            found += [(Edit([i], [part._replace(kind=k)]), area[k])
+                      for k in area if k.startswith(shape) and k != part.kind]
         elif kind == "wrong":
             news = [part._replace(kind=k) for k in area if k != part.kind]
-            found += [([i], [n], max(area[n.kind], area[part.kind])) for n in news if fits(n, others(i))]
+            found += [(Edit([i], [n]), max(area[n.kind], area[part.kind])) for n in news if fits(n, others)]
         elif kind == "shifted":
             for distance, angle in zip(rng.uniform(.03, .12, 4), rng.uniform(0, 2 * np.pi, 4), strict=True):
                 new = part._replace(x=part.x + distance * np.cos(angle), y=part.y + distance * np.sin(angle))
-                if fits(new, others(i)):
-                    found.append(([i], [new], covered([part, new], 64, Pose()).mean()))
-        else:
+                if fits(new, others):
+                    found.append((Edit([i], [new]), covered([part, new], 64, Pose()).mean()))
+        else:  # swapped: two parts of about one size
             for j, other in enumerate(parts[:i]):
-                if other.kind == part.kind or max(area[part.kind], area[other.kind]) > 4 * min(
-                        area[part.kind], area[other.kind]):
-                    continue
-                new = [part._replace(kind=other.kind), other._replace(kind=part.kind)]
-                if all(fits(n, others(i, j)) for n in new):
-                    found.append(([i, j], new, 2 * max(area[part.kind], area[other.kind])))
+                small, large = sorted((area[part.kind], area[other.kind]))
+                if other.kind != part.kind and large <= 4 * small:
+                    new = [part._replace(kind=other.kind), other._replace(kind=part.kind)]
+                    rest = others[:j] + others[j + 1:]
+                    if all(fits(n, rest) for n in new):
+                        found.append((Edit([i, j], new), 2 * large))
     return found
 
 
-def rearrange(product: str, kind: str, parts: list[Part], target: float, rng: np.random.Generator) -> list[Part]:
-    """Make one or several single changes whose areas add up to about `target`."""
-    options, best, best_error = changes(product, kind, parts, rng), [], np.inf
+def rearrange(kind: str, parts: list[Part], target: float, rng: np.random.Generator) -> Edit:
+    """One or several single changes whose areas add up to about `target`."""
+    options, best, best_error = changes(kind, parts, rng), [], np.inf
     for _ in range(40):
         chosen, taken, total = [], set(), 0.0
         for k in rng.permutation(len(options)):
-            old, new, area = options[k]
-            if total + area < 1.1 * target and not taken & set(old) and not (kind == "extra" and chosen):
-                chosen, taken, total = [*chosen, k], taken | set(old), total + area
+            (gone, _), area = options[k]
+            if total + area < 1.1 * target and taken.isdisjoint(gone) and not (kind == "extra" and chosen):
+                chosen, taken, total = [*chosen, k], taken.union(gone), total + area
         error = abs(np.log(max(total, 1e-6) / target))
         if error < best_error:
             best, best_error = chosen, error
         if error < .1:
             break
-    best = best or [min(range(len(options)), key=lambda k: abs(options[k][2] - target))]
-    gone = {i for k in best for i in options[k][0]}
-    return [p for i, p in enumerate(parts) if i not in gone] + [p for k in best for p in options[k][1]]
+    best = best or [min(range(len(options)), key=lambda k: abs(options[k][1] - target))]
+    edits = [options[k][0] for k in best]
+    return Edit(sorted(i for edit in edits for i in edit.gone), [p for edit in edits for p in edit.new])
 
 
-def mark(product: str, kind: str, parts: list[Part], target: float, rng: np.random.Generator) -> list[Part]:
-    """Add a mark of about this area to the surface."""
+def mark(kind: str, parts: list[Part], target: float, rng: np.random.Generator) -> Edit:
+    """A mark of about this area on the surface."""
     x, y = rng.uniform(.12, .88, 2)
     turn, look = rng.uniform(0, np.pi), int(rng.integers(1 << 30))
     if kind == "broken":
-        whole = [p for p in parts if p.kind.startswith("round") or p.kind.startswith("capsule")]
+        whole = [p for p in parts if p.kind.startswith(("round", "capsule"))]
         p, angle = whole[rng.integers(len(whole))], rng.uniform(0, 2 * np.pi)
         reach = .085 if p.kind.startswith("round") else .05
-        return [*parts, Part(kind="bite", x=p.x + reach * np.cos(angle), y=p.y + reach * np.sin(angle),
-                             w=2 * np.sqrt(2 * target / np.pi))]
-    if kind in ("missing_stripe", "wrong_colour", "weave_shift"):
+        part = Part("bite", p.x + reach * np.cos(angle), p.y + reach * np.sin(angle), w=2 * np.sqrt(2 * target / np.pi))
+    elif kind in THREAD_KINDS:
         # A box of whole threads; a small one must begin on a coloured thread, or nothing would change.
         wide = max(1, round(np.sqrt(target * rng.uniform(.4, 2)) * THREADS))
         wide = min(max(wide, int(np.ceil(target * THREADS / .9))), THREADS)
         high = target * THREADS / wide
         starts = [i for i in range(THREADS - wide + 1) if WARP[i] or kind == "weave_shift" or wide > 4]
         x, y = (rng.choice(starts) + wide / 2) / THREADS, rng.uniform(min(high / 2, .5), max(1 - high / 2, .5))
-        return [*parts, Part(kind, x, y, 0, wide / THREADS, high)]
-    if kind == "broken_thread":
+        part = Part(kind, x, y, 0, wide / THREADS, high)
+    elif kind == "broken_thread":
         length, upright = target / (.6 / THREADS), rng.integers(2)
         thread, middle = (rng.integers(2, THREADS - 2) + .5) / THREADS, rng.uniform(length / 2, 1 - length / 2)
         place = (thread, middle) if upright else (middle, thread)
-        return [*parts, Part(kind, *place, upright * np.pi / 2, length, .6 / THREADS)]
-    if kind in ("scratch", "tear", "bridge"):
+        part = Part(kind, *place, upright * np.pi / 2, length, .6 / THREADS)
+    elif kind in ("scratch", "tear", "bridge"):
         thick = max({"scratch": .009, "tear": .014, "bridge": .022}[kind], np.sqrt(target / 25))
-        return [*parts, Part(kind, x, y, turn, target / thick, thick, look)]
-    return [*parts, Part(kind, x, y, 0, 2 * np.sqrt(target / np.pi), 0, look)]
+        part = Part(kind, x, y, turn, target / thick, thick, look)
+    else:
+        part = Part(kind, x, y, 0, 2 * np.sqrt(target / np.pi), 0, look)
+    return Edit([], [part])
 
 
-def compare(product: str, good: list[Part], bad: list[Part], size: int, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the defective product: image (size, size, 3) float32, and mask (size, size) bool of what has changed."""
-    image = draw(product, bad, size, pose)
-    difference = np.abs(image - draw(product, good, size, pose)).max(-1)
-    moved = [p for p in good if p not in bad] + [p for p in bad if p not in good]
-    raw = (difference > .06) | covered(moved, size, pose)
-    if not raw.any():  # a change of less than a pixel
-        raw = difference == difference.max()
-    # Close the gaps: between threads that lie on top, and between the strokes of one defect.
-    width = 2 * round((.035 if product == "fabric" else .01) * size) + 1
-    closed = Image.fromarray(raw).convert("L").filter(ImageFilter.MaxFilter(width)).filter(ImageFilter.MinFilter(width))
-    return image, raw | (np.asarray(closed) > 127)
-
-
-def spoil(product: str, kind: str, good: list[Part], target: float, pose: Pose, rng: np.random.Generator) -> list[Part]:
-    """Find an edit of this kind whose mask has about the target area. Planned at 128 px, so it is the same at any size."""
-    edit = rearrange if KINDS[product][kind][2] and product != "fabric" else mark
-    best, best_error, aim = good, np.inf, target
+def spoil(scene: Scene, kind: str, target: float, rng: np.random.Generator) -> Edit:
+    """Find an edit of this kind whose mask has about the target area."""
+    make_edit = rearrange if KINDS[scene.product][kind][2] and scene.parts else mark
+    best, best_error, aim = None, np.inf, target
     for _ in range(8):
-        bad = edit(product, kind, good, aim, rng)
-        area = compare(product, good, bad, 128, pose)[1].mean()
+        edit = make_edit(kind, scene.parts, aim, rng)
+        area = scene.edited(edit)[1].mean()
         error = abs(np.log(area / target))
         if error < best_error:
-            best, best_error = bad, error
+            best, best_error = edit, error
         if error < .15:
             break
         aim *= np.clip((target / area) ** .7, .5, 2)
@@ -449,6 +481,14 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (np.clip(image + noise, 0, 1) * 255 + .5).astype(np.uint8)
 
 
+def check(product: str, size: int) -> None:
+    """Raise the ValueError that tells what is allowed."""
+    if product not in PRODUCTS:
+        raise ValueError(f"unknown product {product!r}: it must be one of {', '.join(PRODUCTS)}")
+    if size < 32:
+        raise ValueError(f"size is {size}: an image must be at least 32 pixels wide")
+
+
 def render(product: str, size: int, seed: int, defect: str | None = None,
            area: float | None = None) -> tuple[np.ndarray, np.ndarray, str]:
     """Make one image: uint8 (size, size, 3), its mask bool (size, size), and the kind of defect ('good' if none).
@@ -458,19 +498,21 @@ def render(product: str, size: int, seed: int, defect: str | None = None,
     defect, a size below 32, or an area that this kind of defect cannot have.
     """
     check(product, size)
-    scene, camera, fault = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    x, y, turn, scale = scene.uniform(-1, 1, 4)
+    layout_rng, camera, fault = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    x, y, turn, scale = layout_rng.uniform(-1, 1, 4)
     pose = Pose(.02 * x, .02 * y, np.deg2rad(1.5) * turn, 1 + .015 * scale)
-    good = layout(product, scene)
+    parts = layout(product, layout_rng)
+    scene = Scene(product, parts, size, pose)
     if defect is None:
-        return photograph(draw(product, good, size, pose), camera), np.zeros((size, size), bool), "good"
+        return photograph(scene.image, camera), np.zeros((size, size), bool), "good"
     if defect not in KINDS[product]:
         raise ValueError(f"unknown defect {defect!r}: {product} has {', '.join(KINDS[product])}")
     low, high, _ = KINDS[product][defect]
     area = float(np.exp(fault.uniform(np.log(low), np.log(high)))) if area is None else area
     if not low <= area <= high:
         raise ValueError(f"area is {area}: {product}/{defect} must be within {low}..{high}")
-    image, mask = compare(product, good, spoil(product, defect, good, area, pose, fault), size, pose)
+    trial = scene if size == 128 else Scene(product, parts, 128, pose)  # so that every size gets the same edit
+    image, mask = scene.edited(spoil(trial, defect, area, fault))
     return photograph(image, camera), mask, defect
 
 
@@ -496,43 +538,35 @@ def make(root: Path, products: Sequence[str] = PRODUCTS, size: int = 128, train:
     for product in products:
         check(product, size)
     root, note = Path(root), Path(root) / "make.json"
-    settings = {"version": VERSION, "size": size, "train": train, "test_good": test_good, "test_defect": test_defect,
-                "seed": seed}
+    settings = {"version": VERSION, "size": size, "train": train, "test_good": test_good, "test_defect": test_defect, "seed": seed}
     if root.exists() and any(root.iterdir()) and not (note.exists() and json.loads(note.read_text()) == settings):
         raise FileExistsError(f"{root} is not empty and was not made with these settings: {settings}")
     write(note, json.dumps(settings, indent=1).encode())
-    jobs = [(product, split, i) for product in products
-            for split, count in enumerate((train, test_good, test_defect)) for i in range(count)]
-    rows: dict[str, list] = {product: [] for product in products}
-    for product, split, i in tqdm(jobs, desc="images", disable=not progress):
-        folder, kind, area = root / product, "good", None
-        if split == 2:
-            kind, area = plan(product, i, seed)
-        path = folder / ("test" if split else "train") / kind / f"{i:03}.png"
-        mask_path = folder / "ground_truth" / kind / f"{i:03}_mask.png"
-        if not path.exists():  # the mask is written first, so an image on disk is complete
-            number = np.random.SeedSequence([seed, PRODUCTS.index(product), split, i]).generate_state(1, np.uint64)[0]
-            image, mask, _ = render(product, size, int(number), None if kind == "good" else kind, area)
-            if split == 2:
-                write(mask_path, Image.fromarray(mask.astype(np.uint8) * 255))
-            write(path, Image.fromarray(image))
-        if split == 2:
-            fraction = (np.asarray(Image.open(mask_path)) > 0).mean()
-            rows[product].append((path.relative_to(folder).as_posix(), kind, f"{fraction:.5f}", KINDS[product][kind][2]))
+    jobs = [(split, i) for split, count in enumerate((train, test_good, test_defect)) for i in range(count)]
     for product in products:
-        aside = root / product / "defects.csv.part"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", newline="") as file:
-            csv.writer(file).writerows([("image", "kind", "area_fraction", "logical"), *rows[product]])
-        os.replace(aside, aside.with_suffix(""))
+        folder, rows = root / product, ["image,kind,area_fraction,logical"]
+        for split, i in tqdm(jobs, desc=product, disable=not progress):
+            kind, area = plan(product, i, seed) if split == 2 else (None, None)
+            name = f"{'test' if split else 'train'}/{kind or 'good'}/{i:03}.png"
+            mask_path = folder / "ground_truth" / (kind or "good") / f"{i:03}_mask.png"
+            if not (folder / name).exists():  # the mask is written first, so an image on disk is complete
+                number = np.random.SeedSequence([seed, PRODUCTS.index(product), split, i]).generate_state(1, np.uint64)[0]
+                image, mask, _ = render(product, size, int(number), kind, area)
+                if kind:
+                    write(mask_path, mask.astype(np.uint8) * 255)
+                write(folder / name, image)
+            if kind:
+                fraction = (np.asarray(Image.open(mask_path)) > 0).mean()
+                rows.append(f"{name},{kind},{fraction:.5f},{KINDS[product][kind][2]}")
+        write(folder / "defects.csv", "\n".join([*rows, ""]).encode())
 
 
-def write(path: Path, what: Image.Image | bytes) -> None:
-    """Write a file aside and rename it, so that a file is either whole or not there."""
+def write(path: Path, content: bytes | np.ndarray) -> None:
+    """Write bytes or a PNG aside and rename it, so that a file is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
-    if isinstance(what, bytes):
-        aside.write_bytes(what)
+    if isinstance(content, bytes):
+        aside.write_bytes(content)
     else:
-        what.save(aside, "PNG")
+        Image.fromarray(content).save(aside, "PNG")
     os.replace(aside, path)

@@ -97,7 +97,8 @@ def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Pa
     with torch.no_grad():
         z = torch.cat([vae.encode(x0).latent_dist.mean for x0 in images.split(16)])
         x0 = images[:: max(1, len(images) // 64)]
-        error = torch.cat([(vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) - part).square().mean((1, 2, 3)) for part in x0.split(16)])
+        x0_hat = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in x0.split(16)])
+        error = (x0_hat - x0).square().mean((1, 2, 3))
     vae.register_to_config(scaling_factor=1 / z.std().item())
     return record | {"psnr": (10 * torch.log10(4 / error)).mean().item()}
 

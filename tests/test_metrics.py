@@ -186,7 +186,7 @@ def test_pro_200_errors():
         pro_200(np.ones(masks.shape), masks)
     with pytest.raises(ValueError, match="no curve"):
         pro_200(masks.astype(np.float32), masks)
-    with pytest.raises(ValueError, match="no good pixel"):
+    with pytest.raises(ValueError, match="no curve"):
         pro_200(maps, np.ones(masks.shape))
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         pro_200(maps, masks.astype(np.uint8) * 255)

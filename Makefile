@@ -1,0 +1,38 @@
+# `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
+.PHONY: demo test lint notebooks book clean
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The lock's versions need Python 3.11; on 3.10 the bounds of pyproject.toml decide.
+LOCK = $$($(BIN)/python -c 'import sys; print("-c requirements.lock" * (sys.version_info >= (3, 11)))')
+
+demo: $(VENV)/dev
+	$(BIN)/ddad demo build/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check
+
+notebooks: $(VENV)/book
+	for n in notebooks/*.ipynb; do $(BIN)/papermill --no-progress-bar --cwd notebooks -k python3 $$n $$n || exit 1; done
+
+book: $(VENV)/book
+	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
+
+clean:
+	rm -rf $(VENV) build _build
+
+# An empty file notes what the environment holds; it is made again when the lock or the dependencies change.
+$(VENV)/dev: requirements.lock pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(LOCK) -e ".[dev]"
+	touch $@
+
+$(VENV)/book: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet $(LOCK) -e ".[dev,book]"
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("ddad needs Python 3.10 or newer; say which with: make PYTHON=python3.11") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

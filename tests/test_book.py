@@ -1,0 +1,38 @@
+"""The page paper_against_code states the presets as they are."""
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ddad.settings import PRESETS, Settings
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "book/paper_against_code.md").read_text(encoding="utf-8")
+CELLS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
+HEAD = ["#", "setting", "`paper`", "`official`", "`clean`"]
+ROWS = [[cell.strip("`") for cell in cells] for cells in CELLS[CELLS.index(HEAD) + 2:]]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
+def test_row_states_each_preset(row):
+    _, name, *values = row
+    for chosen, value in zip(("paper", "official", "clean"), values, strict=True):
+        assert PRESETS[chosen].parse([f"{name}={value}"]) == PRESETS[chosen], f"{name} of {chosen} is {getattr(PRESETS[chosen], name)!r}"
+
+
+def test_every_difference_has_a_row():
+    differing = {f.name for f in fields(Settings) if len({getattr(preset, f.name) for preset in PRESETS.values()}) > 1}
+    assert differing - {"preset"} <= {row[1] for row in ROWS}
+
+
+def test_all_21_differences_are_explained_and_set():
+    numbers = {str(n) for n in range(1, 22)}
+    explained = CELLS[: CELLS.index(HEAD)]
+    assert numbers == {cells[0] for cells in explained if cells[0].isdigit()} == {row[0] for row in ROWS if row[0].isdigit()}
+
+
+def test_numbers_in_the_settings_are_those_of_the_page():
+    source = (ROOT / "ddad/settings.py").read_text(encoding="utf-8")
+    noted = re.findall(r"^    (\w+): .*# \((\d+)\)", source, re.M)
+    assert noted and set(noted) <= {(name, number) for number, name, *_ in ROWS}
