@@ -1,4 +1,4 @@
-"""Choosing T_max, guidance and lambda without test data: held-out good images, half of them damaged on purpose.
+"""Choosing T_max, smallest bin, guidance and lambda without test data: held-out good images, and damaged copies of them.
 
 The paper's constants belong to Stable Diffusion's autoencoder and its own U-Net. Another latent space has another scale, and
 a step that repaints a part there may not be enough here. So every candidate is tried on good images that training never saw
@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
 from .metrics import PixelRanking
+from .settings import Settings
 
-T_MAX, GUIDANCE = (80, 160, 240, 320, 400, 500), (0.0, 1.0, 2.0, 4.0)
-LAMBDA = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+T_MAX, SMALLEST_BIN = (80, 160, 300, 400, 500), (0.2, 0.6, 1.0)        # the bin as a share of all bins
+GUIDANCE, LAMBDA = (0.33, 0.66), (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 
 
 def region(size: int, area: float, rng: np.random.Generator) -> np.ndarray:
@@ -84,39 +85,57 @@ def synthetic_defects(images: Tensor, seed: int) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(np.stack(damaged)).permute(0, 3, 1, 2) * 2 - 1, np.stack(masks)
 
 
-def sweep(detector, images: Tensor, masks: np.ndarray, T_max=T_MAX, guidance=GUIDANCE, lam=LAMBDA) -> list[dict]:
-    """I-AUROC and PRO of every candidate on `images` (N, 3, H, W) with `masks` (N, H, W); an empty mask is a good image.
+def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict], lam=LAMBDA) -> list[dict]:
+    """I-AUROC and PRO of every candidate, with every lambda, on `images` (N, 3, H, W) with `masks` (N, H, W) bool.
 
-    Guidance scales the predicted noise by 1 - w (1 - abar) at the start: candidates that would turn it round are left out.
+    An image with an empty mask is good; the maps are scaled by the good ones' range. A candidate is a dict of settings.
     """
     observed = [detector.observe(x0, i * 16) for i, x0 in enumerate(images.split(16))]
     labels, table, size = masks.any((1, 2)), [], images.shape[-1]
-    candidates = [(T, w) for T in T_max for w in guidance if w * (1 - detector.abar[T].item()) < 1]
-    for T, w in tqdm(candidates, "calibrate", leave=False):
-        changed = detector.under(detector.settings.change(T_max=T, guidance=w))
+    good = torch.from_numpy(~labels)
+    for candidate in tqdm(candidates, "calibrate", leave=False):
+        changed = detector.under(detector.settings.change(**candidate))
         A_l, A_f = (torch.cat(part).cpu() for part in zip(*[changed.respond(seen, size)[:2] for seen in observed]))
-        good = torch.from_numpy(~labels)
         ranges = maps.Ranges.of(A_l[good], A_f[good])
         for weight in lam:
             A = maps.combine(A_l, A_f, ranges, detector.settings.change(lam=weight))
             auroc = roc_auc_score(labels, maps.score(A).numpy())
-            table.append({"T_max": T, "guidance": w, "lam": weight, "i_auroc": float(auroc), "pro": PixelRanking(A.numpy(), masks).pro(0.3)})
+            table.append(candidate | {"lam": weight, "i_auroc": float(auroc), "pro": PixelRanking(A.numpy(), masks).pro(0.3)})
     return table
 
 
-def candidates(detector, good: Tensor) -> list[dict]:
-    """The sweep's table on held-out good images (N, 3, H, W), at most 48, and damaged copies of them.
-
-    ValueError for fewer than eight held-out images.
-    """
-    if len(good) < 8:
-        raise ValueError(f"calibration needs at least 8 held-out good images, there are {len(good)}; raise held_out or add images")
-    damaged, masks = synthetic_defects(good[:48], detector.settings.seed)
-    return sweep(detector, torch.cat([good[:48], damaged]), np.concatenate([np.zeros_like(masks), masks]))
-
-
 def best(*tables: list[dict]) -> dict:
-    """T_max, guidance and lambda with the best mean of I-AUROC and PRO over the tables, one a product."""
+    """The candidate and lambda with the best mean of I-AUROC and PRO over the tables, one a product."""
     mean = [sum(row["i_auroc"] + row["pro"] for row in rows) for rows in zip(*tables)]
     row = tables[0][mean.index(max(mean))]
-    return {name: row[name] for name in ("T_max", "guidance", "lam")}
+    return {name: row[name] for name in ("T_max", "smallest_bin", "guidance", "lam")}
+
+
+def grid(settings: Settings) -> list[dict]:
+    """Every T_max with every smallest bin, without guidance; the largest smallest bin is the static method."""
+    bins = dict.fromkeys(max(1, round(share * settings.bins)) for share in SMALLEST_BIN)
+    return [{"T_max": T, "smallest_bin": b, "guidance": 0.0} for T in T_MAX if T < settings.timesteps for b in bins]
+
+
+def guided(chosen: dict, detector) -> list[dict]:
+    """The chosen step with guidance that takes away the given shares of the first predicted noise: 1 - w (1 - abar) is left."""
+    sigma2 = 1 - detector.abar[chosen["T_max"]].item()
+    return [{name: chosen[name] for name in ("T_max", "smallest_bin")} | {"guidance": round(share / sigma2, 2)} for share in GUIDANCE]
+
+
+def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
+    """One choice for all (detector, held-out good images (N, 3, H, W)) pairs, and the table of each.
+
+    T_max and smallest bin first, without guidance, then guidance; lambda with both. At most 32 images of each are used, as
+    they are and damaged. ValueError for fewer than eight.
+    """
+    trials = []
+    for detector, good in fitted:
+        if len(good) < 8:
+            raise ValueError(f"calibration needs at least 8 held-out good images, there are {len(good)}; raise held_out or add images")
+        damaged, masks = synthetic_defects(good[:32], detector.settings.seed)
+        trials.append((detector, torch.cat([good[:32], damaged]), np.concatenate([np.zeros_like(masks), masks])))
+    tables = [sweep(*trial, grid(trial[0].settings)) for trial in trials]
+    more = guided(best(*tables), trials[0][0])
+    tables = [table + sweep(*trial, more) for table, trial in zip(tables, trials)]
+    return best(*tables), tables

@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 MASK_RULES = ("area", "bilinear")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # besides 16-bit and float grey
 MAX_PIXELS = 100_000_000
-BAR_FROM = 64  # fewer pictures than this are read faster than a progress bar is of use
 
 
 class DataError(ValueError):
@@ -72,9 +72,6 @@ def test_items(root: str | Path) -> list[Item]:
     return items
 
 
-test_items.__test__ = False  # the name is not meant for pytest, which would collect it wherever it is imported
-
-
 def read_image(path: str | Path, size: int) -> Tensor:
     """One picture as (3, size, size), float32 in [-1, 1]; grey is repeated to three channels.
 
@@ -109,14 +106,14 @@ def read_item(item: Item, size: int, rule: str = "area") -> tuple[Tensor, Tensor
 
 
 def read_images(paths: Sequence[str | Path], size: int, progress: bool = True) -> Tensor:
-    """Pictures as (N, 3, size, size), float32 in [-1, 1], in the order given, with a bar if there are more than 64.
+    """Pictures as (N, 3, size, size), float32 in [-1, 1], in the order given, with a bar if there are many.
 
     Raises DataError for the first that cannot be read.
     """
     images = torch.empty(len(paths), 3, size, size)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes and resizes outside the GIL
         read = pool.map(lambda path: read_image(path, size), paths)
-        for i, image in enumerate(tqdm(read, "reading", len(paths), disable=not progress or len(paths) <= BAR_FROM)):
+        for i, image in enumerate(tqdm(read, "reading", len(paths), disable=not progress or len(paths) < 64)):
             images[i] = image
     return images
 
@@ -124,33 +121,25 @@ def read_images(paths: Sequence[str | Path], size: int, progress: bool = True) -
 def check(root: str | Path, size: int) -> dict:
     """Reads every file and reports, ready for JSON, what is there and all that is wrong, not only the first of it.
 
-    root, size: as given
     train, test: number of pictures of each kind
     image_sizes, image_modes: number of readable pictures of each "WIDTHxHEIGHT" (upright) and of each Pillow mode
     masks: found (a number), and the pictures with a mask that is missing, empty, of another size (other_size), or not
         empty but gone at `size` by the rule "area" (vanishing); empty and vanishing masks are no problem in themselves
-    unreadable: the files, pictures or masks, that were refused
-    ignored: entries of train/, test/ and their folders that are not used, hidden ones aside
+    unreadable: the files that were refused; ignored: entries of train/, test/ and their folders that are not used
     problems: a sentence each; usable: whether there are none
-    All files are named relative to `root`. Raises nothing for what is wrong in `root`.
+    Files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
     root, sizes, modes = Path(root), Counter(), Counter()
     masks = {"found": 0, "missing": [], "empty": [], "other_size": [], "vanishing": []}
-    train, problems, unreadable = [], [], []
+    unreadable, (test, problems) = [], _scan_test(root)
     try:
         train = train_items(root)
     except DataError as error:
-        problems.append(str(error))
-    test, test_problems = _scan_test(root)
-    problems += test_problems
+        train, problems = [], [str(error), *problems]
     kinds = Counter(item.kind for item in test)
-    if set(kinds) == {"good"}:
-        problems.append(f"{root / 'test'} holds good pictures only: add a folder of defective ones.")
-    if test and "good" not in kinds:
-        problems.append(f"{root / 'test' / 'good'} holds no pictures, so nothing tells good from bad: add good ones.")
-
-    def name(path: Path) -> str:
-        return path.relative_to(root).as_posix()
+    if test and not {"good"} < set(kinds):
+        problems.append(f"{root / 'test'} holds only {', '.join(kinds)}: add {'defects' if 'good' in kinds else 'good'} to tell good from bad.")
+    name = lambda path: path.relative_to(root).as_posix()
 
     def attempt(read, path: Path):
         try:
@@ -159,14 +148,13 @@ def check(root: str | Path, size: int) -> dict:
             unreadable.append(name(path))
             problems.append(str(error))
 
-    for item in tqdm(train + test, "checking", disable=len(train + test) <= BAR_FROM):
+    for item in tqdm(train + test, "checking", disable=len(train + test) < 64):
         picture, mode = attempt(_open, item.path) or (None, None)
-        if picture is not None:
+        if picture:
             sizes[f"{picture.width}x{picture.height}"] += 1
             modes[mode] += 1
         if item.mask is None:
-            if item.kind != "good":
-                masks["missing"].append(name(item.path))
+            masks["missing"] += [name(item.path)] * (item.kind != "good")
             continue
         masks["found"] += 1
         defect = attempt(_defect, item.mask)
@@ -176,17 +164,16 @@ def check(root: str | Path, size: int) -> dict:
             masks["empty"].append(name(item.path))
         elif not _resize_mask(defect, size, "area").any():
             masks["vanishing"].append(name(item.path))
-        if picture is not None and (problem := _size_problem(item, picture, defect)):
+        if picture and (problem := _size_problem(item, picture, defect)):
             masks["other_size"].append(name(item.path))
             problems.append(problem)
 
-    folders = {item.path.parent for item in train + test}
-    used = folders | {item.path for item in train + test}
+    folders, used = {item.path.parent for item in train + test}, {item.path for item in train + test}
     searched = [folder for folder in (root / "train", root / "test", *sorted(folders)) if folder.is_dir()]
     return {
         "root": str(root), "size": size, "train": dict(Counter(item.kind for item in train)), "test": dict(kinds),
         "image_sizes": dict(sizes), "image_modes": dict(modes), "masks": masks, "unreadable": unreadable,
-        "ignored": [name(path) for folder in searched for path in _entries(folder) if path not in used],
+        "ignored": [name(path) for folder in searched for path in _entries(folder) if path not in used | folders],
         "problems": problems, "usable": not problems,
     }  # fmt: skip
 
@@ -197,34 +184,27 @@ def _entries(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         wrong = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed ({error.strerror})"
-        hint = "give an existing folder; a data set is the folder of one product, holding train/good and test"
-        raise DataError(f"The folder {folder} {wrong}: {hint}.") from error
+        raise DataError(f"The folder {folder} {wrong}: check the path (a data set is one product's folder, holding train/good and test).") from error
 
 
 def _scan_test(root: str | Path) -> tuple[list[Item], list[str]]:
     """The test pictures, and every problem found on the way; a defective one without a mask is listed with None."""
-    items, problems = [], []
-    try:
-        folders = [path for path in _entries(Path(root) / "test") if path.is_dir()]
-    except DataError as error:
-        return [], [str(error)]
-    if not folders:
-        return [], [f"{Path(root) / 'test'} has no folders: put test pictures in test/good and test/<defect>."]
-    for folder in folders:
+    items, problems, root = [], [], Path(root)
+    folders = [path for path in sorted((root / "test").glob("[!.]*")) if path.is_dir()]
+    for folder in folders or [root / "test" / "good"]:
         try:
             images = list_images(folder)
         except DataError as error:
             problems.append(str(error))
             continue
-        if folder.name == "good":
-            items += [Item(path, "good", None) for path in images]
-            continue
-        truth = Path(root) / "ground_truth" / folder.name
         for path in images:
-            names = (f"{path.stem}_mask.png", f"{path.stem}.png", path.stem)
-            mask = next((truth / name for name in names if (truth / name).exists()), None)
-            if mask is None:
-                problems.append(f"{path} has no mask: add {truth / names[0]}, black but for the defect.")
+            mask = None
+            if folder.name != "good":
+                truth = root / "ground_truth" / folder.name
+                wanted = [truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png", truth / path.stem]
+                mask = next((candidate for candidate in wanted if candidate.exists()), None)
+                if mask is None:
+                    problems.append(f"{path} has no mask: add {wanted[0]}, black but for the defect.")
             items.append(Item(path, folder.name, mask))
     return items, problems
 
@@ -250,6 +230,8 @@ def _open(path: str | Path) -> tuple[Image.Image, str]:
             if not (levels.min() >= 0 and levels.max() <= top):  # so written that NaN fails, too
                 raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save it as an 8-bit picture.")
             return Image.fromarray(levels * np.float32(255 / top)), mode
+        if mode not in MODES:  # LAB, for one, would be converted to nonsense
+            raise DataError(f"{path} has colours of mode {mode}, not supported: save it as RGB.")
         if picture.has_transparency_data:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
@@ -281,9 +263,10 @@ def _defect(path: Path) -> np.ndarray:
     return union
 
 
-def _size_problem(item: Item, picture: Image.Image, defect: np.ndarray | None) -> str | None:
+def _size_problem(item: Item, picture: Image.Image, defect: np.ndarray | None) -> str:
+    """A sentence if the mask is not of the picture's size, else ""."""
     if defect is None or picture.size == defect.shape[::-1]:
-        return None
+        return ""
     sizes = f"{defect.shape[1]} x {defect.shape[0]} pixels, its picture {item.path} {picture.width} x {picture.height}"
     return f"The mask {item.mask} has {sizes}: redraw or resize the mask to the picture's size."
 
@@ -299,11 +282,10 @@ def _resize_mask(defect: np.ndarray | None, size: int, rule: str) -> Tensor:
     # Pillow's own BOX filter takes whole pixels only, so at a ratio like 1.27 it would not measure areas. In units of
     # 1/size of a source pixel all overlaps are whole numbers, which float64 adds without rounding.
     height, width = defect.shape
-    covered = _overlaps(height, size) @ defect.astype(np.float64) @ _overlaps(width, size).T
+
+    def shared(side: int) -> np.ndarray:  # (size, side): the length that target pixel i and source pixel j share
+        i, j = np.arange(size)[:, None] * side, np.arange(side) * size
+        return np.clip(np.minimum(i + side, j + size) - np.maximum(i, j), 0, None).astype(np.float64)
+
+    covered = shared(height) @ defect.astype(np.float64) @ shared(width).T
     return torch.from_numpy((2 * covered > height * width).astype(np.float32))
-
-
-def _overlaps(source: int, target: int) -> np.ndarray:
-    """(target, source): the length that target pixel i and source pixel j share, in units of 1/target source pixel."""
-    low, high = np.arange(target)[:, None] * source, np.arange(source) * target
-    return np.clip(np.minimum(low + source, high + target) - np.maximum(low, high), 0, None).astype(np.float64)

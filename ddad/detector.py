@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
-from .calibration import best, candidates
+from .calibration import choose
 from .dynamic_noise import DynamicNoise, feature
 from .features import empty_features, load_features
 from .fine_tuning import fine_tune
@@ -119,8 +119,8 @@ class Detector:
         self.record = record
         if calibrate:
             self.dynamic_noise = DynamicNoise.fit(self.features(train), settings)
-            table = candidates(self, held_out)
-            self.settings, record["calibration"] = settings.change(**best(table)), table
+            chosen, (record["calibration"],) = choose([(self, held_out)])
+            self.settings = settings.change(**chosen)
             timed("calibrate")
         record["tune_loss"] = fine_tune(self.phi, train, self._reconstruct_rows(mean, std), self.settings) if settings.tune_epochs else []
         timed("fine-tune")

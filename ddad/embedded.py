@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from .calibration import best
-from .detector import Detector, versions
+from .calibration import choose
+from .detector import Detector, split, versions
 from .evaluation import evaluate, load_test, load_train
 from .experiments import write_json
 from .plots import save_overlay
@@ -44,16 +44,14 @@ def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_sett
         vae.to(torch.float16).save_pretrained(out / "vae")
         write_json(out / "vae" / "record.json", {"settings": vae_settings.as_dict(), "record": record, "versions": versions()})
     vae = AutoencoderKL.from_pretrained(out / "vae").eval()
-    tables, unets = {}, {}
+    fitted, results = {}, {}
     for product in PRODUCTS:
-        fitted = Detector.fit(images[product], settings.change(tune_epochs=0), device=device, vae=vae, calibrate=True,
-                              checkpoint=work / f"{product}.safetensors")
-        tables[product], unets[product] = fitted.record.pop("calibration"), fitted
-    chosen = best(*tables.values())
-    results = {}
-    for product in PRODUCTS:
-        detector = Detector.fit(images[product], settings.change(**chosen), device=device, vae=vae, unet=unets[product].unet)
-        detector.record |= {"training": unets[product].record["training"], "calibration": tables[product]}
+        fitted[product] = Detector.fit(images[product], settings.change(tune_epochs=0), device=device, vae=vae,
+                                       checkpoint=work / f"{product}.safetensors")
+    chosen, tables = choose([(fitted[product], split(images[product], settings)[1]) for product in PRODUCTS])
+    for product, table in zip(PRODUCTS, tables):
+        detector = Detector.fit(images[product], settings.change(**chosen), device=device, vae=vae, unet=fitted[product].unet)
+        detector.record |= {"training": fitted[product].record["training"], "calibration": table}
         detector.save_pretrained(out / product, torch.float16)
         results[product], _ = evaluate(Detector.from_pretrained(out / product, device=device, vae=vae), load_test(data / product, settings))
     return results

@@ -65,7 +65,7 @@ class PixelRanking:
         true, false = true / true[-1], false / false[-1]
         below = np.searchsorted(false, limit, side="right")
         x, y = np.append(false[:below], limit), np.append(true[:below], np.interp(limit, false, true))
-        return min(float(auc(x, y) / limit), 1.0)  # the sum's rounding may pass 1
+        return min(float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit), 1.0)  # the sum's rounding may pass 1
 
 
 def _check_maps(maps: np.ndarray, masks: np.ndarray) -> None:
@@ -103,7 +103,7 @@ def pro_200(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     is strictly above one of 200 thresholds, equally spaced over the range of the maps; the false-positive rates below
     `limit` are stretched so that the largest is 1. With heavy tails most thresholds lie above almost every pixel: the
     points kept may then span a small part of the range, and the result be off by more than 0.1. Raises ValueError
-    where no region is left, or the curve has no false positive below `limit` (the official code fails too).
+    where no region is left, or where the curve has no false positive below `limit` (the official code fails too).
     """
     _check_maps(maps, masks)
     masks = np.asarray(masks, dtype=np.float64)
@@ -175,7 +175,8 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, repeats: int 
 
     With `strata` (n,), say the labels, each stratum keeps its size, so no resample lacks a class.
     """
-    rng, strata = np.random.default_rng(seed), np.zeros(n) if strata is None else strata
+    rng = np.random.default_rng(seed)
+    strata = np.zeros(n) if strata is None else strata
     groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     values = [statistic(np.concatenate([rng.choice(group, group.size) for group in groups])) for _ in range(repeats)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

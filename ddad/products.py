@@ -24,10 +24,10 @@ SMALLEST, LARGEST = 0.001, 0.2  # area fraction of the defects in a test set
 
 # kind: (smallest area fraction, largest, logical)
 KINDS: dict[str, dict[str, tuple[float, float, bool]]] = {
-    "blister": {"missing": (0.002, 0.2, True), "wrong_colour": (0.002, 0.2, True), "extra": (0.004, 0.025, True),
+    "blister": {"missing": (0.0035, 0.2, True), "wrong_colour": (0.0035, 0.2, True), "extra": (0.008, 0.026, True),
                 "broken": (0.001, 0.012, False), "dirt": (0.001, 0.008, False), "tear": (0.001, 0.02, False)},
-    "board": {"missing": (0.001, 0.2, True), "swapped": (0.003, 0.2, True), "shifted": (0.002, 0.1, True),
-              "wrong": (0.001, 0.2, True), "bridge": (0.001, 0.003, False), "scratch": (0.001, 0.02, False),
+    "board": {"missing": (0.0026, 0.2, True), "swapped": (0.005, 0.2, True), "shifted": (0.004, 0.1, True),
+              "wrong": (0.0026, 0.2, True), "bridge": (0.001, 0.003, False), "scratch": (0.001, 0.02, False),
               "stain": (0.001, 0.1, False)},
     "fabric": {"missing_stripe": (0.003, 0.2, True), "wrong_colour": (0.003, 0.2, True),
                "weave_shift": (0.01, 0.2, True), "broken_thread": (0.001, 0.02, False),
@@ -46,10 +46,7 @@ class Part(NamedTuple):
     look: int = 0
 
 
-class Edit(NamedTuple):
-    """A change of a list of parts: the indices of those taken away, and the parts put on top of the rest."""
-    gone: Sequence[int]
-    new: Sequence[Part]
+Edit = tuple[list[int], list[Part]]  # the indices of the parts taken away, and the parts put on top of the rest
 
 
 class Pose(NamedTuple):
@@ -120,28 +117,14 @@ class Canvas:
 
 # --- what the parts look like: rows of (dx, dy, width, height, corner radius, colour) ---------------------------------
 
-BLACK, DARK, GREY, METAL, WHITE = (.07, .07, .08), (.17, .18, .20), (.45, .46, .48), (.76, .77, .79), (.92, .92, .90)
+BLACK, DARK, GREY, METAL, WHITE = (.07, .07, .08), (.17, .18, .20), (.45, .46, .48), (.76, .77, .79), (.95, .95, .93)
 RED, TEAL, BLUE, GOLD, TAN = (.82, .13, .15), (.05, .55, .58), (.12, .25, .68), (.86, .66, .22), (.80, .64, .44)
-GREEN, FOIL, FLOOR = (.05, .36, .22), (.70, .72, .75), (.50, .53, .58)
+GREEN, FOIL, FLOOR, BROWN = (.05, .36, .22), (.70, .72, .75), (.50, .53, .58), (.35, .16, .05)
 
 
 def pins(count: int, length: float, reach: float) -> list[tuple]:
     """Pins along both long sides of a chip of this length; they reach this far to either side."""
     return [(dx, 0, 0.014, 2 * reach, 0.003, METAL) for dx in (np.arange(count) + 0.5) * length / count - length / 2]
-
-
-def resistor(*bands: Sequence[float]) -> list[tuple]:
-    body = [(0, 0, .19, .010, .004, METAL), (0, 0, .13, .046, .018, TAN)]
-    return body + [(-.04 + .027 * i, 0, .013, .046, .002, band) for i, band in enumerate(bands)]
-
-
-def electrolytic(colour: Sequence[float]) -> list[tuple]:
-    return [(0, 0, .13, .13, .065, colour), (0, 0, .105, .105, .0525, METAL), (-.04, 0, .025, .06, .008, colour),
-            (.012, 0, .05, .005, .002, GREY), (.012, 0, .005, .05, .002, GREY)]
-
-
-def lamp(colour: Sequence[float]) -> list[tuple]:
-    return [(0, 0, .066, .066, .033, colour), (-.009, -.009, .022, .022, .011, WHITE)]
 
 
 def pill(w: float, h: float, colour: Sequence[float]) -> list[tuple]:
@@ -160,14 +143,16 @@ SHAPES: dict[str, list[tuple]] = {
                   *[(.01, y, .035, .022, .003, GOLD) for y in np.linspace(-.12, .12, 6)]],
     "crystal": [(0, 0, .15, .062, .031, METAL), (0, 0, .125, .042, .021, (.88, .89, .90))],
     "film": [(0, 0, .13, .08, .012, BLUE), (0, -.005, .10, .045, .008, (.25, .42, .85))],
-    "resistor brown": resistor((.35, .16, .05), BLACK, RED, GOLD),
-    "resistor blue": resistor(BLUE, BLUE, (.35, .16, .05), WHITE),
-    "can black": electrolytic(BLACK), "can blue": electrolytic(BLUE),
-    "lamp red": lamp(RED), "lamp yellow": lamp((.95, .80, .15)),
-    "smd tan": [(0, 0, .058, .030, .003, METAL), (0, 0, .032, .030, .001, TAN)],
-    "smd black": [(0, 0, .058, .030, .003, METAL), (0, 0, .036, .030, .001, BLACK)],
-    "chip tan": [(0, 0, .040, .022, .003, METAL), (0, 0, .022, .022, .001, TAN)],
-    "chip black": [(0, 0, .040, .022, .003, METAL), (0, 0, .024, .022, .001, BLACK)],
+    **{f"resistor {name}": [(0, 0, .19, .010, .004, METAL), (0, 0, .13, .046, .018, TAN),
+                            *[(-.04 + .027 * i, 0, .013, .046, .002, band) for i, band in enumerate(bands)]]
+       for name, bands in (("brown", (BROWN, BLACK, RED, GOLD)), ("blue", (BLUE, BLUE, BROWN, WHITE)))},
+    **{f"can {name}": [(0, 0, .13, .13, .065, colour), (0, 0, .105, .105, .0525, METAL),
+                       (-.04, 0, .025, .06, .008, colour), (.012, 0, .05, .005, .002, GREY),
+                       (.012, 0, .005, .05, .002, GREY)] for name, colour in (("black", BLACK), ("blue", BLUE))},
+    **{f"lamp {name}": [(0, 0, .066, .066, .033, colour), (-.009, -.009, .022, .022, .011, WHITE)]
+       for name, colour in (("red", RED), ("yellow", (.95, .80, .15)))},
+    **{f"smd {name}": [(0, 0, .058, .030, .003, METAL), (0, 0, w, .030, .001, colour)]
+       for name, w, colour in (("tan", .032, TAN), ("black", .036, BLACK))},
     "cavity": [(0, 0, .225, .225, .1125, (.88, .89, .91)), (.003, .003, .212, .212, .106, (.38, .40, .45)),
                (0, 0, .20, .20, .10, FLOOR)],
     "bite": [(0, 0, 1, 1, .5, FLOOR)],
@@ -186,8 +171,7 @@ BOARD = (("ic", .27, .30, 0), ("chip", .67, .24, 0), ("connector", .91, .62, 0),
          ("lamp yellow", .91, .20, 0), ("lamp red", .91, .30, 0), ("smd tan", .48, .42, 0), ("smd black", .48, .48, 0),
          ("smd tan", .72, .56, 1), ("smd tan", .78, .56, 1), ("smd black", .72, .68, 1), ("smd black", .78, .68, 1),
          ("smd tan", .42, .92, 0), ("smd black", .52, .92, 0), ("smd tan", .62, .92, 0), ("smd black", .08, .10, 0),
-         ("smd tan", .18, .10, 0), ("chip black", .36, .10, 0), ("chip tan", .44, .065, 0), ("chip tan", .74, .86, 0),
-         ("chip black", .74, .92, 0))
+         ("smd tan", .18, .10, 0))
 TRACES = ((.5, .09, .6, 0), (.45, .13, .5, 0), (.49, .5, .012, 1), (.40, .66, .3, 1), (.45, .66, .36, 1),
           (.5, .86, .3, 0), (.84, .5, .7, 1), (.05, .6, .5, 1), (.22, .43, .3, 0), (.75, .80, .22, 1), (.6, .49, .25, 0))
 CAVITIES = tuple((x, y) for y in (.185, .5, .815) for x in (.13, .377, .623, .87))
@@ -195,9 +179,9 @@ EMPTY = 6  # this cavity holds nothing, by design
 PACK = ("round white", "round red", "capsule teal", "round white", "pellets", "round teal", "", "round red",
         "round teal", "capsule red", "round white", "pellets")
 PELLETS = (("white", -.04, -.04), ("red", .04, -.04), ("teal", -.04, .04), ("white", .04, .04))
-THREADS = 16
+THREADS = 20
 PALETTE = np.array([(.88, .83, .72), (.13, .19, .42), (.70, .14, .16), (.85, .60, .16)], np.float32)
-WARP, WEFT = ([int(c) for c in s] for s in ("0110022011003300", "0022000330000220"))
+WARP, WEFT = ([int(c) for c in s] for s in ("011100220011100330011", "000220000333000022000"))
 THREAD_KINDS = ("missing_stripe", "wrong_colour", "weave_shift")  # drawn as a box of changed threads
 
 
@@ -228,7 +212,8 @@ def background(product: str, size: int, pose: Pose) -> Canvas:
             for end in (-length / 2, length / 2):
                 canvas.box(x + end * (1 - upright), y + end * upright, .024, .024, .012, (.55, .60, .35))
     else:
-        canvas.rgb += .03 * np.cos(2 * np.pi / .05 * (canvas.x - canvas.y))[..., None]  # embossed, slanted lines
+        for i in range(-2, 23):
+            canvas.box(.05 * i, .5, 1.6, .008, .004, (.75, .77, .80), np.pi / 4)
         for x, y in CAVITIES:
             draw_part(canvas, Part("cavity", x, y))
     return canvas
@@ -256,8 +241,7 @@ def draw_part(canvas: Canvas, part: Part) -> None:
         size, c, s = w or 1, np.cos(turn), np.sin(turn)
         if kind not in ("cavity", "bite"):
             _, _, width, height, radius, _ = max(SHAPES[kind], key=lambda row: row[2] * row[3])
-            far = min(.006, .1 * min(width, height))
-            canvas.box(x + far, y + 1.3 * far, width, height, radius, BLACK, turn, soft=2.6 * far, opacity=.45)
+            canvas.box(x + .006, y + .008, width, height, radius, BLACK, turn, soft=.016, opacity=.45)
         for dx, dy, width, height, radius, colour in SHAPES[kind]:
             canvas.box(x + c * dx - s * dy, y + s * dx + c * dy, size * width, size * height, size * radius, colour, turn)
     elif kind in THREAD_KINDS:
@@ -326,21 +310,21 @@ class Scene:
 
     def edited(self, edit: Edit) -> tuple[np.ndarray, np.ndarray]:
         """The defective product, drawn as `image` is, and the mask (size, size) bool of where the two differ."""
-        same = np.ones(self.canvas.rgb.shape[:2], bool)
-        for i in edit.gone:
+        (gone, new), same = edit, np.ones(self.canvas.rgb.shape[:2], bool)  # same: taking parts away changes nothing
+        for i in gone:
             same[self.window(self.parts[i])] = False
         canvas = deepcopy(self.background)
         for i, part in enumerate(self.parts):
-            if i not in edit.gone and not same[self.window(part)].all():
+            if i not in gone and not same[self.window(part)].all():
                 draw_part(canvas, part)
         np.copyto(canvas.rgb, self.canvas.rgb, where=same[..., None])
-        for part in edit.new:
+        for part in new:
             draw_part(canvas, part)
         image, size = canvas.image(), len(self.image)
         difference = np.abs(image - self.image).max(-1)
         raw = difference > .06
         if self.parts:
-            raw |= covered([*(self.parts[i] for i in edit.gone), *edit.new], size, canvas.pose)
+            raw |= covered([*(self.parts[i] for i in gone), *new], size, canvas.pose)
         if not raw.any():  # a change of less than a pixel
             raw = difference == difference.max()
         # Close the gaps: between threads that lie on top, and between the strokes of one defect.
@@ -355,11 +339,8 @@ def fits(part: Part, others: Iterable[Part]) -> bool:
     x, y, (w, h) = part.x, part.y, half_size(part.kind, part.turn)
     if not (w < x + .01 and x < 1.01 - w and h < y + .01 and y < 1.01 - h):
         return False
-    for other in others:
-        other_w, other_h = half_size(other.kind, other.turn)
-        if abs(x - other.x) <= w + other_w - .02 and abs(y - other.y) <= h + other_h - .02:
-            return False
-    return True
+    sizes = ((o, *half_size(o.kind, o.turn)) for o in others)
+    return all(abs(x - o.x) > w + o_w - .02 or abs(y - o.y) > h + o_h - .02 for o, o_w, o_h in sizes)
 
 
 def changes(kind: str, parts: list[Part], rng: np.random.Generator) -> list[tuple[Edit, float]]:
@@ -367,26 +348,26 @@ def changes(kind: str, parts: list[Part], rng: np.random.Generator) -> list[tupl
     found, area = [], {p.kind: part_area(p.kind) for p in parts}
     if kind == "extra":
         x, y = CAVITIES[EMPTY]
-        found = [(Edit([], [Part(k, x, y, rng.uniform(-.5, .5))]), a) for k, a in area.items()]
+        found = [(([], [Part(k, x, y, rng.uniform(-.5, .5))]), a) for k, a in area.items()]
         colours = [f"pellet {rng.choice(['white', 'red', 'teal'])}" for _ in PELLETS]
         pellets = [Part(k, x + dx, y + dy) for k, (_, dx, dy) in zip(colours, PELLETS, strict=True)]
-        return found + [(Edit([], pellets[:n]), n * area["pellet red"]) for n in (2, 3, 4)]
+        return found + [(([], pellets[:n]), n * area["pellet red"]) for n in (2, 3, 4)]
     for i, part in enumerate(parts):
         others = parts[:i] + parts[i + 1:]
         if kind == "missing":
-            found.append((Edit([i], []), area[part.kind]))
+            found.append((([i], []), area[part.kind]))
         elif kind == "wrong_colour":
             shape = part.kind.split()[0]
-            found += [(Edit([i], [part._replace(kind=k)]), area[k])
-                      for k in area if k.startswith(shape) and k != part.kind]
+            names = [k for k in area if k.startswith(shape) and k != part.kind]
+            found += [(([i], [part._replace(kind=k)]), area[k]) for k in names]
         elif kind == "wrong":
             news = [part._replace(kind=k) for k in area if k != part.kind]
-            found += [(Edit([i], [n]), max(area[n.kind], area[part.kind])) for n in news if fits(n, others)]
+            found += [(([i], [n]), max(area[n.kind], area[part.kind])) for n in news if fits(n, others)]
         elif kind == "shifted":
             for distance, angle in zip(rng.uniform(.03, .12, 4), rng.uniform(0, 2 * np.pi, 4), strict=True):
                 new = part._replace(x=part.x + distance * np.cos(angle), y=part.y + distance * np.sin(angle))
                 if fits(new, others):
-                    found.append((Edit([i], [new]), covered([part, new], 64, Pose()).mean()))
+                    found.append((([i], [new]), covered([part, new], 64, Pose()).mean()))
         else:  # swapped: two parts of about one size
             for j, other in enumerate(parts[:i]):
                 small, large = sorted((area[part.kind], area[other.kind]))
@@ -394,7 +375,7 @@ def changes(kind: str, parts: list[Part], rng: np.random.Generator) -> list[tupl
                     new = [part._replace(kind=other.kind), other._replace(kind=part.kind)]
                     rest = others[:j] + others[j + 1:]
                     if all(fits(n, rest) for n in new):
-                        found.append((Edit([i, j], new), 2 * large))
+                        found.append((([i, j], new), 2 * large))
     return found
 
 
@@ -414,7 +395,7 @@ def rearrange(kind: str, parts: list[Part], target: float, rng: np.random.Genera
             break
     best = best or [min(range(len(options)), key=lambda k: abs(options[k][1] - target))]
     edits = [options[k][0] for k in best]
-    return Edit(sorted(i for edit in edits for i in edit.gone), [p for edit in edits for p in edit.new])
+    return sorted(i for gone, _ in edits for i in gone), [p for _, new in edits for p in new]
 
 
 def mark(kind: str, parts: list[Part], target: float, rng: np.random.Generator) -> Edit:
@@ -444,15 +425,15 @@ def mark(kind: str, parts: list[Part], target: float, rng: np.random.Generator) 
         part = Part(kind, x, y, turn, target / thick, thick, look)
     else:
         part = Part(kind, x, y, 0, 2 * np.sqrt(target / np.pi), 0, look)
-    return Edit([], [part])
+    return [], [part]
 
 
 def spoil(scene: Scene, kind: str, target: float, rng: np.random.Generator) -> Edit:
     """Find an edit of this kind whose mask has about the target area."""
-    make_edit = rearrange if KINDS[scene.product][kind][2] and scene.parts else mark
+    find = rearrange if KINDS[scene.product][kind][2] and scene.parts else mark
     best, best_error, aim = None, np.inf, target
     for _ in range(8):
-        edit = make_edit(kind, scene.parts, aim, rng)
+        edit = find(kind, scene.parts, aim, rng)
         area = scene.edited(edit)[1].mean()
         error = abs(np.log(area / target))
         if error < best_error:

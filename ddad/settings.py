@@ -101,7 +101,8 @@ class Settings:
     BOUNDS = {
         "image_size": (32, 4096), "held_out": (0, 0.9), "timesteps": (20, 10000), "beta_start": (1e-8, 0.999), "beta_end": (1e-8, 0.999),
         "unet_layers": (1, 8), "train_batch": (1, 4096), "ema": (0, 0.999999), "neighbours": (1, 10000), "bins": (1, 1000),
-        "neighbour_pool": (1, 256), "neighbour_stage": (1, 4), "unet_heads": (0, 32), "T_max": (10, 9999), "ddim_steps": (1, 1000), "tune_epochs": (0, 1000),
+        "neighbour_pool": (1, 256), "neighbour_stage": (1, 4), "unet_heads": (0, 32),
+        "T_max": (10, 9999), "ddim_steps": (1, 1000), "tune_epochs": (0, 1000),
         "tune_batch": (1, 4096), "lam": (0, 1), "sigma": (0.1, 100), "quantile": (0, 1), "guidance": (0, 1000), "smallest_bin": (1, 1000),
         "learning_rate": (0, 1), "tune_learning_rate": (0, 1), "weight_decay": (0, 1), "seed": (0, 2**31),
     }

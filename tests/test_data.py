@@ -113,13 +113,13 @@ def test_missing_mask_names_picture_and_expected_mask(tmp_path, with_folder):
 
 
 def test_missing_parts(tmp_path):
-    for items in (data.train_items, data.test_items):
-        with pytest.raises(DataError, match="nowhere does not exist"):
+    for items, part in ((data.train_items, "train.good"), (data.test_items, "test.good")):
+        with pytest.raises(DataError, match=f"nowhere.{part} does not exist"):
             items(tmp_path / "nowhere")
     save(tmp_path / "bottle" / "train" / "good" / "0.png")
-    with pytest.raises(DataError, match="train.good does not exist: .* the folder of one product"):
+    with pytest.raises(DataError, match="train.good does not exist: .* one product's folder"):
         data.train_items(tmp_path)
-    with pytest.raises(DataError, match="test does not exist"):
+    with pytest.raises(DataError, match="test.good does not exist"):
         data.test_items(tmp_path / "bottle")
     (tmp_path / "train").mkdir()
     with pytest.raises(DataError, match="good does not exist"):
@@ -128,7 +128,7 @@ def test_missing_parts(tmp_path):
     with pytest.raises(DataError, match="holds no picture"):
         data.train_items(tmp_path)
     (tmp_path / "test").mkdir()
-    with pytest.raises(DataError, match="test has no folders"):
+    with pytest.raises(DataError, match="test.good does not exist"):
         data.test_items(tmp_path)
     (tmp_path / "test" / "crack").mkdir()
     with pytest.raises(DataError, match="crack holds no picture"):
@@ -466,8 +466,8 @@ def test_check_of_missing_parts(tmp_path):
     save(tmp_path / "train" / "good" / "0.png")
     save(tmp_path / "test" / "good" / "0.png")
     (problem,) = data.check(tmp_path, 16)["problems"]
-    assert "holds good pictures only" in problem
+    assert "test holds only good: add defects" in problem
     (tmp_path / "test" / "good").rename(tmp_path / "test" / "cut")
     save(tmp_path / "ground_truth" / "cut" / "0.png", mask_of())
     (problem,) = data.check(tmp_path, 16)["problems"]
-    assert "nothing tells good from bad" in problem
+    assert "test holds only cut: add good" in problem

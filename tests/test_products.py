@@ -62,12 +62,10 @@ def test_mask_is_exact(product, kind):
 def test_every_size_shows_the_same(product, kind):
     for seed in (1, 2):
         (small, small_mask, _), (large, large_mask, _) = render(product, 64, seed, kind), render(product, 256, seed, kind)
-        # The noise and the blur are of one pixel at any size: edges differ, surfaces do not.
-        difference = np.abs(quarter(large) - small)
-        assert np.median(difference) < 6 and difference.mean() < 12
-        inside = quarter(large_mask)[..., 0]
-        assert np.mean((inside > 0.5) == small_mask) > 0.96
-        assert 0.6 < large_mask.mean() / small_mask.mean() < 1.6
+        # Not equal: noise and blur are of one pixel at any size. Another seed's picture correlates by less than 0.9.
+        assert np.corrcoef(quarter(large).ravel(), small.ravel())[0, 1] > 0.97
+        assert np.mean((quarter(large_mask)[..., 0] > 0.5) == small_mask) > 0.99
+        assert 0.75 < large_mask.mean() / small_mask.mean() < 1.25
 
 
 @pytest.mark.parametrize("arguments, message", [

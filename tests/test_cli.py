@@ -1,0 +1,330 @@
+"""The command line from end to end on a tiny product, and every wrong input: exit code 2 and one sentence."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TINY, bad_images, good_images, save_picture
+from PIL import Image
+
+from ddad import cli, experiments
+from ddad.cli import main
+from ddad.detector import Detector
+
+SET = ["--set", *(f"{name}={json.dumps(list(value) if isinstance(value, tuple) else value)}" for name, value in TINY.items())]
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+
+
+@pytest.fixture(scope="module")
+def model(product, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "disc"
+    assert main(["train", str(product), str(out), "--device", "cpu", *SET]) == 0
+    return out
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that has to fail, and returns its one line."""
+    def run(*arguments):
+        capsys.readouterr()
+        assert main([str(a) for a in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith(f"ddad {arguments[0]}: ") and len(err.strip().splitlines()) == 1 and len(err) < 600, err
+        return err
+    return run
+
+
+def lines_of(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# --- without torch
+
+
+def test_help_and_settings_do_not_import_torch():
+    done = python("import sys, ddad, ddad.cli\n"
+                  "ddad.cli.parser()\n"
+                  "assert ddad.cli.main(['settings', '--preset', 'paper', '--set', 'lam=0.5']) == 0\n"
+                  "try: ddad.cli.main(['train', '--help'])\n"
+                  "except SystemExit as end: assert end.code == 0\n"
+                  "heavy = {'torch', 'diffusers', 'transformers', 'numpy', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+                  "assert not heavy, heavy")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '"z0_from": "e"' in done.stdout and '"lam": 0.5' in done.stdout
+
+
+def test_python_m_is_not_needed_and_the_entry_point_exists():
+    from importlib.metadata import entry_points
+
+    [script] = [e for e in entry_points(group="console_scripts") if e.name == "ddad"]
+    assert script.load() is cli.main
+
+
+def test_usage(capsys):
+    for arguments in ([], ["nonsense"], ["train"], ["detect", "a", "b", "c", "--maps", "jpg"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 2
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0 and "detect" in capsys.readouterr().out
+
+
+def test_settings(capsys, refused):
+    assert main(["settings", "--set", "T_max=160", "guidance=2"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["T_max"] == 160 and printed["preset"] == "clean" and printed["unet_channels"] == [64, 96, 160]
+    assert "lamda" in refused("settings", "--set", "lamda=1")
+    assert "setting lam: 2.0 lies outside" in refused("settings", "--set", "lam=2")
+    assert "name=value" in refused("settings", "--set", "lam")
+    assert "no preset is called 'mine'" in refused("settings", "--preset", "mine")
+
+
+def test_an_interruption_is_130(monkeypatch, capsys):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "show_settings", interrupt)
+    assert main(["settings"]) == 130 and "goes on" in capsys.readouterr().err
+
+
+# --- train, show, detect, evaluate
+
+
+def test_train_leaves_a_detector_and_nothing_else(model):
+    assert [p.name for p in model.parent.iterdir()] == ["disc"]
+    loaded = Detector.from_pretrained(model, device="cpu")
+    assert loaded.settings.vae == "pixels" and loaded.record["images"] == 16 and loaded.threshold is not None
+
+
+def test_show(model, capsys, refused, tmp_path):
+    assert main(["show", str(model)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["settings"]["unet_channels"] == [32] and shown["format"] == 1
+    assert "holds no manifest.json" in refused("show", tmp_path)
+
+
+def test_detect(model, product, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    assert main(["detect", str(model), str(product / "test" / "square"), str(out), "--device", "cpu"]) == 0
+    found, threshold = lines_of(out), Detector.from_pretrained(model, device="cpu").threshold
+    assert f"4 pictures, {sum(line['anomalous'] for line in found)} above" in capsys.readouterr().out
+    assert [line["image"] for line in found] == [str(product / "test" / "square" / f"{i:03}.png") for i in range(4)]
+    for line in found:
+        assert set(line) == {"image", "score", "threshold", "anomalous", "T_hat", "bin", "distance", "map"}
+        assert line["threshold"] == threshold and line["anomalous"] == (line["score"] > threshold) and line["T_hat"] in range(20, 81, 10)
+        with Image.open(out / "maps" / f"{line['map']}.png") as picture:
+            assert picture.mode == "I;16" and picture.size == (64, 64)
+            levels = np.array(picture)
+        assert levels.dtype == np.uint16 and levels.max() / 65535 * 2 * threshold == pytest.approx(min(line["score"], 2 * threshold), abs=threshold / 16384)
+        with Image.open(out / "overlays" / f"{line['map']}.png") as picture:
+            assert picture.size == (192, 64)
+
+
+def test_detect_goes_on_where_it_stopped(model, product, tmp_path, capsys, monkeypatch):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(product / "test" / "square", images)
+    run = ["detect", str(model), str(images), str(out), "--device", "cpu"]
+    assert main(run) == 0
+    before, made = (out / "results.jsonl").read_bytes(), {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
+    real = Detector.predict
+    monkeypatch.setattr(Detector, "predict", lambda *a, **k: pytest.fail("detected again"))
+    assert main(run) == 0 and (out / "results.jsonl").read_bytes() == before
+    monkeypatch.setattr(Detector, "predict", real)
+    save_picture(images / "000.bmp", good_images(1, seed=3)[0])  # sorts first, and has the name of one that is done
+    assert main(run) == 0
+    assert (out / "results.jsonl").read_bytes().startswith(before) and len(lines_of(out)) == 5
+    assert {p: p.stat().st_mtime_ns for p in made} == made and len(list(out.rglob("*.png"))) == 10
+    assert len({line["map"] for line in lines_of(out)}) == 5
+
+
+def test_two_folders_with_the_same_names_keep_their_maps(model, product, tmp_path):
+    for kind in ("good", "square"):
+        assert main(["detect", str(model), str(product / "test" / kind), str(tmp_path), "--device", "cpu"]) == 0
+    assert len(lines_of(tmp_path)) == 8 and len(list((tmp_path / "maps").iterdir())) == len(list((tmp_path / "overlays").iterdir())) == 8
+
+
+def test_detect_one_picture_with_a_float_map(model, product, tmp_path):
+    picture = product / "test" / "square" / "002.png"
+    assert main(["detect", str(model), str(picture), str(tmp_path), "--device", "cpu", "--maps", "npy"]) == 0
+    [line] = lines_of(tmp_path)
+    A = np.load(tmp_path / "maps" / f"{line['map']}.npy")
+    assert A.dtype == np.float32 and A.shape == (64, 64) and A.max() == pytest.approx(line["score"])
+
+
+def test_what_is_done_is_kept_when_a_picture_is_broken(model, product, tmp_path, refused):
+    images, out = tmp_path / "images", tmp_path / "out"
+    for i in range(17):  # the broken one lies in the second batch
+        save_picture(images / f"{i:03}.png", good_images(1, seed=i)[0])
+    whole = (images / "016.png").read_bytes()
+    (images / "016.png").write_bytes(whole[: len(whole) // 2])
+    line = refused_after_progress(refused, model, images, out)
+    assert "016.png" in line
+    before = (out / "results.jsonl").read_bytes()
+    assert len(lines_of(out)) == 16
+    (images / "016.png").write_bytes(whole)
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    assert (out / "results.jsonl").read_bytes().startswith(before) and len(lines_of(out)) == 17
+
+
+def refused_after_progress(refused, model, images, out):
+    import contextlib
+    import io
+
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):  # two batches: a progress bar comes before the sentence
+        assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 2
+    return err.getvalue().replace("\r", "\n").strip().splitlines()[-1]
+
+
+def test_results_of_a_test_set_range_survive_a_broken_picture(product, tmp_path, refused):
+    """With map_range "test" every run starts anew, but only once its results are there."""
+    model, images, out = tmp_path / "model", tmp_path / "images", tmp_path / "out"
+    shutil.copytree(product / "test" / "square", images)
+    assert main(["train", str(product), str(model), "--device", "cpu", *SET, "map_range=test"]) == 0
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    before = (out / "results.jsonl").read_bytes()
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    assert [line["image"] for line in lines_of(out)] == [json.loads(line)["image"] for line in before.splitlines()]
+    (images / "001.png").write_bytes((images / "001.png").read_bytes()[:200])
+    assert "001.png" in refused("detect", model, images, out, "--device", "cpu")
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_a_half_written_last_line_is_done_again(model, product, tmp_path):
+    run = ["detect", str(model), str(product / "test" / "square"), str(tmp_path), "--device", "cpu"]
+    assert main(run) == 0
+    log = tmp_path / "results.jsonl"
+    whole = lines_of(tmp_path)
+    log.write_bytes(log.read_bytes()[:-40])  # the machine went down while it was written
+    assert main(run) == 0
+    again = lines_of(tmp_path)
+    assert [line["image"] for line in again] == [line["image"] for line in whole]
+    assert [line["score"] for line in again] == pytest.approx([line["score"] for line in whole], abs=1e-5)
+
+
+def test_evaluate(model, product, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    assert main(["evaluate", str(model), str(product), "--device", "cpu", "--out", str(out), "--floors", "--bootstrap", "3"]) == 0
+    report, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert set(report) == {"result", "settings", "versions", "device", "floors"} and len(report["result"]["interval"]) == 3
+    assert "I-AUROC" in printed and "neighbours alone" in printed and f"{report['result']['pro']:.4f}" in printed
+    assert report["settings"]["preset"] == "clean" and report["device"] == "cpu"
+    assert main(["evaluate", str(model), str(product), "--device", "cpu"]) == 0
+    assert json.loads((model / "results.json").read_text())["result"]["i_auroc"] == report["result"]["i_auroc"]
+    Detector.from_pretrained(model, device="cpu")
+
+
+def test_evaluate_with_regret(model, product, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(experiments, "regret", lambda detector, test: {"chosen": {}, "best_on_test": {}, "regret": {"pro": 0.25}, "table": []})
+    assert main(["evaluate", str(model), str(product), "--device", "cpu", "--out", str(tmp_path / "r.json"), "--regret"]) == 0
+    assert json.loads((tmp_path / "r.json").read_text())["regret"]["regret"] == {"pro": 0.25} and "0.25" in capsys.readouterr().out
+
+
+def test_ablate(product, tmp_path, capsys, monkeypatch):
+    rows = [{"variant": v, "seed": s, "i_auroc": 0.5 + s / 10, "p_auroc": 0.5, "pro": 0.5, "p_ap": 0.5} for v in ("a", "b") for s in (0, 1)]
+    given = {}
+
+    def run(root, settings, seeds, out, **others):
+        given.update(root=root, settings=settings, seeds=seeds, out=out, **others)
+        return rows
+
+    monkeypatch.setattr(experiments, "ablate", run)
+    assert main(["ablate", str(product), str(tmp_path), "--seeds", "0", "1", "--device", "cpu", *SET]) == 0
+    assert given["seeds"] == [0, 1] and given["root"] == product and given["settings"].unet_channels == (32,) and given["vae"] is None
+    assert "0.5500" in capsys.readouterr().out
+
+
+def test_an_autoencoder_of_ones_own_file(product, tmp_path, refused):
+    file = tmp_path / "mine.py"
+    file.write_text("from ddad.latent_projection import PixelSpace\n")
+    model, vae = tmp_path / "model", ["--vae", f"{file}:PixelSpace"]
+    assert main(["train", str(product), str(model), "--device", "cpu", *SET, *vae]) == 0
+    assert "pass it as vae" in refused("detect", model, product / "test" / "good", tmp_path / "out", "--device", "cpu")
+    assert main(["detect", str(model), str(product / "test" / "good"), str(tmp_path / "out"), "--device", "cpu", *vae]) == 0
+    assert len(lines_of(tmp_path / "out")) == 4
+
+
+def test_check_data(product, tmp_path, capsys):
+    assert main(["check-data", str(product), "--size", "64"]) == 0
+    assert json.loads(capsys.readouterr().out)["usable"] is True
+    assert main(["check-data", str(tmp_path)]) == 1
+    assert json.loads(capsys.readouterr().out)["problems"]
+
+
+# --- wrong input
+
+
+def test_train_on_what_is_not_there(product, tmp_path, refused):
+    out = tmp_path / "out"
+    assert "does not exist" in refused("train", tmp_path / "none", out, *SET)
+    (tmp_path / "empty").mkdir()
+    assert "has no folder train" in refused("train", tmp_path / "empty", out, *SET)
+    (tmp_path / "empty" / "train" / "good").mkdir(parents=True)
+    assert "holds no picture" in refused("train", tmp_path / "empty", out, *SET)
+    save_picture(tmp_path / "bad only" / "train" / "scratch" / "0.png", bad_images(1)[0][0])
+    assert "good" in refused("train", tmp_path / "bad only", out, *SET)
+    assert "train" in refused("train", product / "train" / "good" / "000.png", out, *SET)
+    assert not out.exists()
+
+
+def test_train_on_too_few_or_broken_pictures(product, tmp_path, refused):
+    assert "12 training images are fewer than neighbours + 1 = 31" in refused("train", product, tmp_path / "out", "--device", "cpu", *SET, "neighbours=30")
+    assert "at least 8 held-out good images, there are 4" in refused("train", product, tmp_path / "out", "--device", "cpu", *SET, "--calibrate")
+    shutil.copytree(product, tmp_path / "disc")
+    broken = tmp_path / "disc" / "train" / "good" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert "003.png" in refused("train", tmp_path / "disc", tmp_path / "out", "--device", "cpu", *SET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disc"]
+
+
+def test_train_with_what_cannot_be_had(product, tmp_path, refused):
+    def run(*more):
+        return refused("train", product, tmp_path / "out", "--device", "cpu", *SET, *more)
+
+    assert "device 'cuba' is not available" in refused("train", product, tmp_path / "out", *SET, "--device", "cuba")
+    assert "FILE.py:CALLABLE" in run("--vae", f"{tmp_path}/none.py:make")
+    assert "setting image_size: 100" in run("image_size=100")
+
+
+def test_an_unknown_network_says_what_to_pass_instead(product, tmp_path, capsys):
+    for more, hint in ((["--vae", "nobody/nothing"], "'embedded'"), (["features=nobody/nothing"], "efficientnet-lite0")):
+        assert main(["train", str(product), str(tmp_path / "out"), "--device", "cpu", *SET, *more]) == 2
+        assert "nobody/nothing" in (line := capsys.readouterr().err.strip().splitlines()[-1]) and line.startswith("ddad train: ") and hint in line
+
+
+def test_a_foreign_folder_is_refused_before_the_training(product, tmp_path, refused):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "holiday.jpg").write_bytes(b"x")
+    assert "no saved detector" in refused("train", product, tmp_path / "out", "--device", "cpu", *SET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"] and [p.name for p in (tmp_path / "out").iterdir()] == ["holiday.jpg"]
+
+
+def test_detect_with_what_cannot_be_used(model, product, tmp_path, refused):
+    good, out = product / "test" / "good", tmp_path / "out"
+    assert "holds no manifest.json" in refused("detect", tmp_path / "none", good, out)
+    assert "holds no manifest.json" in refused("detect", product, good, out)
+    assert "does not exist" in refused("detect", model, tmp_path / "none", out)
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refused("detect", model, tmp_path / "empty", out)
+    (tmp_path / "note.txt").write_text("x")
+    assert "not a picture by its name" in refused("detect", model, tmp_path / "note.txt", out)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(model, damaged)
+    (damaged / "state.safetensors").write_bytes(b"x")
+    assert "state.safetensors" in refused("detect", damaged, good, out)
+
+
+def test_evaluate_without_defects_or_masks(model, product, tmp_path, refused):
+    shutil.copytree(product, tmp_path / "disc")
+    (tmp_path / "disc" / "ground_truth" / "square" / "001_mask.png").unlink()
+    assert "has no mask" in refused("evaluate", model, tmp_path / "disc")
+    shutil.rmtree(tmp_path / "disc" / "test" / "square")
+    assert "no defective image" in refused("evaluate", model, tmp_path / "disc", "--out", tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
