@@ -123,6 +123,12 @@ def guided(chosen: dict, detector) -> list[dict]:
     return [{name: chosen[name] for name in ("T_max", "smallest_bin")} | {"guidance": round(share / sigma2, 2)} for share in GUIDANCE]
 
 
+def enough(good: Tensor) -> None:
+    """ValueError for fewer than eight held-out images."""
+    if len(good) < 8:
+        raise ValueError(f"calibration needs at least 8 held-out good images, there are {len(good)}; raise held_out or add images")
+
+
 def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
     """One choice for all (detector, held-out good images (N, 3, H, W)) pairs, and the table of each.
 
@@ -131,8 +137,7 @@ def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
     """
     trials = []
     for detector, good in fitted:
-        if len(good) < 8:
-            raise ValueError(f"calibration needs at least 8 held-out good images, there are {len(good)}; raise held_out or add images")
+        enough(good)
         damaged, masks = synthetic_defects(good[:32], detector.settings.seed)
         trials.append((detector, torch.cat([good[:32], damaged]), np.concatenate([np.zeros_like(masks), masks])))
     tables = [sweep(*trial, grid(trial[0].settings)) for trial in trials]

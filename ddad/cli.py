@@ -45,7 +45,8 @@ def parser() -> argparse.ArgumentParser:
     networks(one)
     one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
     one.add_argument("--floors", action="store_true", help="also nearest neighbours alone and the autoencoder alone")
-    one.add_argument("--regret", action="store_true", help="also the sweep of T_max, guidance and lambda on the test set: shown, never used")
+    one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
+                     help="also the calibration's sweep on the test set, on each N-th image of it: shown, never used")
     one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
@@ -109,9 +110,10 @@ def _vae(options):
 
 
 def train(options) -> None:
-    from .detector import Detector
+    from .detector import Detector, may_hold
     from .evaluation import load_train
     settings = _settings(options)
+    may_hold(options.out)                                              # rather now than after the training
     images = load_train(options.data, settings)
     checkpoint = options.out.with_name(options.out.name + ".training.safetensors")
     detector = Detector.fit(images, settings, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
@@ -144,7 +146,7 @@ def evaluate(options) -> None:
         rows |= {"neighbours alone": report["floors"]["neighbours"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
     print(table(rows))
     if options.regret:
-        report["regret"] = experiments.regret(detector, test)
+        report["regret"] = experiments.regret(detector, test, options.regret)
         print(json.dumps({k: report["regret"][k] for k in ("chosen", "best_on_test", "regret")}, indent=1))
     experiments.write_json(options.out or options.model / "results.json", report)
 

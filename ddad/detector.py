@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
-from .calibration import choose
+from .calibration import choose, enough
 from .dynamic_noise import DynamicNoise, feature
 from .features import empty_features, load_features
 from .fine_tuning import fine_tune
@@ -103,6 +103,8 @@ class Detector:
         if len(train) < settings.neighbours + 1:
             raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "
                              "add good images, or lower neighbours or held_out")
+        if calibrate:
+            enough(held_out)
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
             settings = settings.change(vae="given")
         projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), device=device)
@@ -214,8 +216,7 @@ class Detector:
         Raises FileExistsError when `folder` holds something else than a saved detector.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-            raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
+        may_hold(folder)
         aside = folder.with_name(folder.name + ".partial")
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
@@ -260,7 +261,7 @@ class Detector:
             bank, distances = state["bank"].float().to(device), state["distances"].to(device)
             ranges = manifest["ranges"] and maps.Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
             scale, threshold, record = manifest["scale"], manifest["threshold"], manifest["record"]
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError, SafetensorError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
             if isinstance(error, ModelError):
                 raise
             raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
@@ -270,6 +271,12 @@ class Detector:
         self = cls(settings, projection, unet.requires_grad_(False), phi, device)
         self.dynamic_noise, self.ranges, self.threshold, self.record = DynamicNoise(bank, distances, settings), ranges, threshold, record
         return self
+
+
+def may_hold(folder: Path) -> None:
+    """FileExistsError when `folder` holds something else than a saved detector, which saving would delete."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists()):
+        raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
 
 
 def read_manifest(folder: str | Path) -> dict:

@@ -78,15 +78,15 @@ def neighbour_floor(phi, train: Tensor, test: TestSet, settings: Settings, patch
         side = max(stage.shape[-1] for stage in stages)
         return torch.cat([torch.nn.functional.interpolate(stage, size=(side, side), mode="bilinear") for stage in stages], 1)
 
-    draws = torch.Generator().manual_seed(settings.seed)
+    device, draws = next(phi.parameters()).device, torch.Generator().manual_seed(settings.seed)
     each = -(-patches // len(train))
     bank = torch.cat([f.flatten(2).transpose(1, 2)[:, torch.randperm(f[0, 0].numel(), generator=draws)[:each]].flatten(0, 1)
-                      for f in (patch_features(x0) for x0 in train.split(16))])[:patches]
+                      for f in (patch_features(x0.to(device)) for x0 in train.split(16))])[:patches]
     parts = []
     for x0 in tqdm(test.images.split(4), "neighbours", leave=False):
-        f = patch_features(x0)
+        f = patch_features(x0.to(device))
         distance = torch.cdist(f.flatten(2).transpose(1, 2).flatten(0, 1), bank).amin(1).view(len(x0), *f.shape[-2:])
-        parts.append(maps.upsample(distance, x0.shape[-1], settings))
+        parts.append(maps.upsample(distance, x0.shape[-1], settings).cpu())
     A = maps.smooth(torch.cat(parts), settings.sigma * test.images.shape[-1] / 256)
     return summary(maps.score(A), A, test)
 
@@ -96,9 +96,10 @@ def vae_floor(projection: LatentProjection, phi, test: TestSet, settings: Settin
     """The autoencoder alone: D(E(x0)) against x0, without any denoising, by pixels and by the features' cosine."""
     pixels, features, size = [], [], test.images.shape[-1]
     for x0 in tqdm(test.images.split(16), "autoencoder", leave=False):
+        x0 = x0.to(projection.device)
         x0_hat = projection.decode(projection.encode(x0))
-        pixels.append((x0 - x0_hat).abs().mean(1))
-        features.append(maps.feature_map(phi(x0), phi(x0_hat), size, settings))
+        pixels.append((x0 - x0_hat).abs().mean(1).cpu())
+        features.append(maps.feature_map(phi(x0), phi(x0_hat), size, settings).cpu())
     result = {}
     for name, part in (("pixels", pixels), ("features", features)):
         A = maps.smooth(torch.cat(part), settings.sigma * size / 256)

@@ -56,7 +56,7 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
                 untuned = detector.settings.change(tune_epochs=0)
                 add("features not fine-tuned", seed, Detector.fit(images, untuned, device=device, vae=vae, unet=detector.unet))
         if "pixels, not latents" not in done:
-            add("pixels, not latents", seed, _fit_or_load(out / f"pixels-{seed}", images, seeded.change(vae="pixels"), None, device))
+            add("pixels, not latents", seed, _fit_or_load(out / f"pixels-{seed}", images, seeded.change(vae="pixels", train_vae=""), None, device))
     return rows
 
 

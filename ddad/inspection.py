@@ -21,20 +21,24 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
     """
     (out / "maps").mkdir(parents=True, exist_ok=True)
     log = out / "results.jsonl"
+    if log.exists():                                                   # a last line that was cut short is done again
+        whole = log.read_bytes()
+        log.write_bytes(whole[: whole.rfind(b"\n") + 1])
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     done = {line["image"] for line in lines}
     left = [p for p in paths if str(p) not in done]
     if detector.settings.map_range == "test":
         left, lines, batch = paths, [], len(paths)
-        log.unlink(missing_ok=True)
     settings, threshold = detector.settings, detector.threshold
     full = 2 * threshold if threshold else 2.0
     for start in tqdm(range(0, len(left), batch), "detect", disable=len(left) <= batch):
         part = left[start : start + batch]
         images = read_images(part, settings.image_size)
         found = detector.predict(images)
+        if settings.map_range == "test":
+            log.unlink(missing_ok=True)
         for n, path in enumerate(part):
-            name = f"{paths.index(path):05d}_{path.stem}"               # two folders may hold pictures of one name
+            name = f"{len(lines):05d}_{path.stem}"                      # two folders may hold pictures of one name
             save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], threshold)
             A = found.map[n].numpy()
             if maps == "npy":

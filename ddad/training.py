@@ -22,6 +22,10 @@ from .latent_projection import draw
 from .noise_predictor import alpha_bar, epsilon_loss
 from .settings import Settings, SettingsError
 
+# The settings that shape training: a checkpoint is resumed only under the same ones.
+SHAPING = ("seed", "image_size", "held_out", "vae", "train_vae", "posterior", "timesteps", "beta_start", "beta_end", "beta_schedule", "unet_channels",
+           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay", "ema")
+
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
     """At step i of `steps`: "constant", or "one-cycle", a linear rise over the first 5% and then half a cosine to zero."""
@@ -38,7 +42,7 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
     `model` ends frozen, in evaluation mode, with the averaged weights. With `checkpoint`, a .safetensors path, the state is
     kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings.
     """
-    made_with = json.dumps({"what": what, "steps": steps, **settings.as_dict()})
+    made_with = json.dumps({"what": what, "steps": steps} | {name: settings.as_dict()[name] for name in SHAPING})
     names, weights = zip(*model.train().named_parameters())
     averaged = [w.detach().clone() for w in weights]
     optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -56,7 +56,7 @@ def bad_images(n, size=SIZE, seed=100):
     """The same with a blue square of growing side each, and their masks (n, size, size) bool."""
     images, masks = good_images(n, size, seed), np.zeros((n, size, size), bool)
     for i in range(n):
-        side = size // 8 + i * size // 32
+        side = size // 4 + i * size // 16
         masks[i, size // 4 : size // 4 + side, size // 3 : size // 3 + side] = True
         images[i, :, torch.from_numpy(masks[i])] = torch.tensor([[-0.8], [-0.8], [0.9]])
     return images, masks

@@ -122,7 +122,8 @@ def test_detect(model, product, tmp_path, capsys):
         with Image.open(out / "maps" / f"{line['map']}.png") as picture:
             assert picture.mode == "I;16" and picture.size == (64, 64)
             levels = np.array(picture)
-        assert levels.dtype == np.uint16 and levels.max() / 65535 * 2 * threshold == pytest.approx(min(line["score"], 2 * threshold), abs=threshold / 16384)
+        assert levels.dtype == np.uint16
+        assert levels.max() / 65535 * 2 * threshold == pytest.approx(min(line["score"], 2 * threshold), abs=threshold / 16384)
         with Image.open(out / "overlays" / f"{line['map']}.png") as picture:
             assert picture.size == (192, 64)
 
@@ -275,8 +276,9 @@ def test_train_on_what_is_not_there(product, tmp_path, refused):
 
 
 def test_train_on_too_few_or_broken_pictures(product, tmp_path, refused):
-    assert "12 training images are fewer than neighbours + 1 = 31" in refused("train", product, tmp_path / "out", "--device", "cpu", *SET, "neighbours=30")
-    assert "at least 8 held-out good images, there are 4" in refused("train", product, tmp_path / "out", "--device", "cpu", *SET, "--calibrate")
+    out = tmp_path / "out"
+    assert "12 training images are fewer than neighbours + 1 = 31" in refused("train", product, out, "--device", "cpu", *SET, "neighbours=30")
+    assert "at least 8 held-out good images, there are 4" in refused("train", product, out, "--device", "cpu", *SET, "--calibrate")
     shutil.copytree(product, tmp_path / "disc")
     broken = tmp_path / "disc" / "train" / "good" / "003.png"
     broken.write_bytes(broken.read_bytes()[:300])

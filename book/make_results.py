@@ -1,0 +1,116 @@
+"""Writes the tables of book/results.md and README.md from the recorded runs in book/results/*.json; --check only compares.
+
+Each table stands between <!-- table NAME --> and <!-- end -->: no figure on these pages is typed in.
+"""
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+BOOK = Path(__file__).parent
+METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO", "p_ap": "P-AP"}
+
+
+def load(name: str):
+    return json.loads((BOOK / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    cells = [[f"{c:.3f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *cells])
+
+
+def demo() -> str:
+    found = load("demo")
+    rows = [[name, *(found[name].get(m, "") for m in METRICS)] for name in ("blister", "board", "fabric", "mean")]
+    return table(["product", *METRICS.values()], rows) + f"\n\nMade in {found['seconds']:.0f} s on 2 CPU cores."
+
+
+def floors() -> str:
+    rows = []
+    for name in ("blister", "board", "fabric"):
+        found = load(name)
+        rows.append([name, *(found["result"][m] for m in ("i_auroc", "pro")), *(found["floors"]["neighbours"][m] for m in ("i_auroc", "pro")),
+                     *(found["floors"]["vae"]["features"][m] for m in ("i_auroc", "pro"))])
+    return table(["product", "I-AUROC", "PRO", "neighbours alone: I-AUROC", "PRO", "autoencoder alone: I-AUROC", "PRO"], rows)
+
+
+def by_size() -> str:
+    rows = [[name, f"{100 * b['size'][0]:.2f}% to {100 * b['size'][1]:.2f}%", b["images"], b["pro"], b["recall"]]
+            for name in ("blister", "board", "fabric") for b in load(name)["result"]["by_size"]]
+    return table(["product", "defect area", "images", "PRO", "recall at the threshold"], rows)
+
+
+def real() -> str:
+    rows = []
+    for name in ("loco_juice_bottle", "mtd"):
+        found = load(name)
+        floor = {"method": found["result"], "neighbours alone": found["floors"]["neighbours"],
+                 "autoencoder alone, pixels": found["floors"]["vae"]["pixels"], "autoencoder alone, features": found["floors"]["vae"]["features"]}
+        rows += [[name, what, *(r.get(m, "") for m in METRICS)] for what, r in floor.items()]
+    return table(["data set", "detector", *METRICS.values()], rows)
+
+
+def intervals() -> str:
+    rows = []
+    for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd"):
+        found = load(name)["result"]
+        rows.append([name, *(f"{found[m]:.3f} ({found['interval'][m][0]:.3f} to {found['interval'][m][1]:.3f})" for m in ("i_auroc", "p_auroc", "pro")),
+                     found["recall"], found["false_positive_rate"]])
+    return table(["data set", "I-AUROC", "P-AUROC", "PRO", "recall", "false alarms"], rows)
+
+
+def settings() -> str:
+    names = ("T_max", "smallest_bin", "guidance", "lam", "train_length", "tune_epochs", "image_size", "seed")
+    rows = [[name, *(load(name)["settings"][s] for s in names)] for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd")]
+    return table(["data set", *names], rows)
+
+
+def regret() -> str:
+    rows = []
+    for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd"):
+        found = load(name).get("regret")
+        if found:
+            best = found["best_on_test"]
+            constants = ", ".join(f"{k} {best[k]}" for k in ("T_max", "smallest_bin", "guidance", "lam"))
+            rows.append([name, found["images"], found["chosen"]["i_auroc"], found["chosen"]["pro"], best["i_auroc"], best["pro"], constants,
+                         f"{found['regret']['i_auroc']:+.3f}", f"{found['regret']['pro']:+.3f}"])
+    head = ["data set", "images", "chosen: I-AUROC", "PRO", "best on test: I-AUROC", "PRO", "its constants", "regret I-AUROC", "PRO"]
+    return table(head, rows)
+
+
+def ablation() -> str:
+    out = []
+    for name in ("blister", "board", "fabric", "loco_juice_bottle"):
+        rows = load(f"ablation_{name}")
+        used = rows[0]["settings"]
+        out.append(f"**{name}**, {used['image_size']} px, {used['train_length']} of training, T_max {used['T_max']}, smallest bin {used['smallest_bin']}, "
+                   f"guidance {used['guidance']}, lambda {used['lam']}:\n")
+        lines = []
+        for variant in dict.fromkeys(row["variant"] for row in rows):
+            of = [row for row in rows if row["variant"] == variant]
+            spread = {m: (mean(r[m] for r in of), stdev(r[m] for r in of) if len(of) > 1 else 0.0) for m in METRICS}
+            lines.append([variant, len(of), *(f"{a:.3f} ± {b:.3f}" for a, b in spread.values())])
+        out.append(table(["variant", "seeds", *METRICS.values()], lines) + "\n")
+    return "\n".join(out).rstrip()
+
+
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, ablation)}
+
+
+def filled(text: str) -> str:
+    """The text with every table between its markers made anew."""
+    return re.sub(r"(<!-- table (\w+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + TABLES[m[2]]() + m[3], text, flags=re.S)
+
+
+if __name__ == "__main__":
+    stale = []
+    for page in (BOOK / "results.md", BOOK.parent / "README.md"):
+        text = page.read_text(encoding="utf-8")
+        if filled(text) != text:
+            stale.append(page.name)
+            if "--check" not in sys.argv:
+                page.write_text(filled(text), encoding="utf-8")
+    print("stale: " + ", ".join(stale) if stale else "all tables are those of the recorded runs")
+    sys.exit(1 if stale and "--check" in sys.argv else 0)
