@@ -132,14 +132,15 @@ def enough(good: Tensor) -> None:
 def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
     """One choice for all (detector, held-out good images (N, 3, H, W)) pairs, and the table of each.
 
-    T_max and smallest bin first, without guidance, then guidance; lambda with both. At most 32 images of each are used, as
-    they are and damaged. ValueError for fewer than eight.
+    T_max and smallest bin first, without guidance, then guidance; lambda with both. At most `calibration_images` of each are
+    used, as they are and damaged. ValueError for fewer than eight.
     """
     trials = []
     for detector, good in fitted:
         enough(good)
-        damaged, masks = synthetic_defects(good[:32], detector.settings.seed)
-        trials.append((detector, torch.cat([good[:32], damaged]), np.concatenate([np.zeros_like(masks), masks])))
+        good = good[: detector.settings.calibration_images]
+        damaged, masks = synthetic_defects(good, detector.settings.seed)
+        trials.append((detector, torch.cat([good, damaged]), np.concatenate([np.zeros_like(masks), masks])))
     tables = [sweep(*trial, grid(trial[0].settings)) for trial in trials]
     more = guided(best(*tables), trials[0][0])
     tables = [table + sweep(*trial, more) for table, trial in zip(tables, trials)]

@@ -177,5 +177,8 @@ def demo(options) -> None:
 
 
 def weights(options) -> None:
-    from .embedded import train_weights
-    print(table(train_weights(options.out, options.out / "data", device=options.device)))
+    from .embedded import TOLERANCE, agrees, train_weights
+    results = train_weights(options.out, options.out / "data", device=options.device)
+    print(table(results))
+    for product, same in agrees(results).items():
+        print(f"{product}: {'within' if same else 'NOT within'} {TOLERANCE} of the shipped weights' I-AUROC, P-AUROC and PRO")

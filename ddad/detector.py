@@ -76,7 +76,7 @@ class Detector:
 
     def __init__(self, settings: Settings, projection: LatentProjection, unet, phi, device: torch.device):
         self.settings, self.projection, self.device = settings, projection, device
-        self.unet, self.phi = unet.to(device).eval(), phi.to(device)
+        self.unet, self.phi = unet.to(device, memory_format=torch.channels_last).eval(), phi.to(device)
         self.abar = alpha_bar(settings, device)
         self.dynamic_noise: DynamicNoise | None = None
         self.ranges: maps.Ranges | None = None
@@ -107,13 +107,14 @@ class Detector:
             enough(held_out)
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
             settings = settings.change(vae="given")
-        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), device=device)
+        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), None, device, settings.precision)
         mean, std = projection.encode_all(train)
         timed("encode")
         if unet is None:
             torch.manual_seed(settings.seed)                          # the U-Net's initial weights
             unet = build_unet(settings, mean.shape[1], mean.shape[-1])
-            source = LatentProjection(load_vae(settings.train_vae), device=device).encode_all(train) if settings.train_vae else (mean, std)
+            other = settings.train_vae and LatentProjection(load_vae(settings.train_vae), None, device, settings.precision)
+            source = other.encode_all(train) if other else (mean, std)
             record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
             del source
             timed("train")
@@ -149,8 +150,8 @@ class Detector:
 
     def denoise(self, z0: Tensor, T_hat: Tensor, start: Tensor | None = None, *, static: bool = False, eps: Tensor | None = None, callback=None):
         """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings."""
-        return scaled_denoising(epsilon(self.unet), z0, T_hat.to(self.device), self.abar, self.settings, eps=eps, start=start, callback=callback,
-                                zero_first=static and self.settings.static_first_step == "zeroed")
+        return scaled_denoising(epsilon(self.unet, self.settings.precision), z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,
+                                start=start, callback=callback, zero_first=static and self.settings.static_first_step == "zeroed")
 
     def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
         draws = torch.Generator().manual_seed(self.settings.seed + 1)
@@ -267,7 +268,7 @@ class Detector:
             raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
         if vae is None and (settings.vae == "given" or ".py:" in settings.vae):
             raise ModelError(f"{folder} was made with the autoencoder {settings.vae!r}, which is not loaded from a manifest; pass it as vae")
-        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device)
+        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device, settings.precision)
         self = cls(settings, projection, unet.requires_grad_(False), phi, device)
         self.dynamic_noise, self.ranges, self.threshold, self.record = DynamicNoise(bank, distances, settings), ranges, threshold, record
         return self

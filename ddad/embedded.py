@@ -1,6 +1,7 @@
 """The embedded default: generated products, the weights this project trained for them, and the demo that uses both."""
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 # 128 x 128 pixels and 8-channel latents of 16 x 16; half the paper's size, and a grid of pooled features small enough to ship.
 SETTINGS = preset("clean", image_size=128, vae="embedded", unet_channels=(32, 64, 96), neighbour_pool=4, train_length="2000 steps",
                   learning_rate=1e-3)
+TOLERANCE = 0.03        # between two trainings of the same weights on different machines
 VAE_SETTINGS = preset("clean", image_size=128, train_length="1500 steps", train_batch=8, learning_rate=1.5e-3, weight_decay=0.0)
 
 
@@ -54,7 +56,14 @@ def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_sett
         detector.record |= {"training": fitted[product].record["training"], "calibration": table}
         detector.save_pretrained(out / product, torch.float16)
         results[product], _ = evaluate(Detector.from_pretrained(out / product, device=device, vae=vae), load_test(data / product, settings))
+    write_json(out / "results.json", results)
     return results
+
+
+def agrees(results: dict, weights: Path = WEIGHTS) -> dict[str, bool]:
+    """Whether each product's I-AUROC, P-AUROC and PRO lie within TOLERANCE of those of the shipped weights."""
+    shipped = json.loads((weights / "results.json").read_text(encoding="utf-8"))
+    return {p: all(abs(results[p][m] - shipped[p][m]) <= TOLERANCE for m in ("i_auroc", "p_auroc", "pro")) for p in PRODUCTS}
 
 
 def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:

@@ -36,18 +36,20 @@ class LatentProjection:
 
     `vae` is a diffusers AutoencoderKL or AutoencoderTiny, or any object with `encode` and `decode` on tensors.
     `scale` is s; None takes the autoencoder's own `scaling_factor` (0.18215 for Stable Diffusion), or 1 where it has none.
+    `precision` is that of its convolutions, see `mixed`.
     """
 
-    def __init__(self, vae, scale: float | None = None, device: torch.device | str = "cpu"):
+    def __init__(self, vae, scale: float | None = None, device: torch.device | str = "cpu", precision: str = "float32"):
         if isinstance(vae, nn.Module):
-            vae = vae.eval().requires_grad_(False).to(device)
-        self.vae, self.device = vae, torch.device(device)
+            vae = vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        self.vae, self.device, self.precision = vae, torch.device(device), precision
         self.s = scale if scale is not None else float(getattr(getattr(vae, "config", None), "scaling_factor", 1.0))
 
     @torch.no_grad()
     def posterior(self, x0: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation of z0 given x0 (B, 3, H, W) in [-1, 1]: two (B, C, H/8, W/8) float32; None for a VAE without variance."""
-        out = self.vae.encode(x0.to(self.device))
+        with mixed(self.device, self.precision):
+            out = self.vae.encode(x0.to(self.device).contiguous(memory_format=torch.channels_last))
         if hasattr(out, "latent_dist"):
             return out.latent_dist.mean.float() * self.s, out.latent_dist.std.float() * self.s
         return getattr(out, "latents", out).float() * self.s, None
@@ -59,7 +61,8 @@ class LatentProjection:
     @torch.no_grad()
     def decode(self, z0: Tensor) -> Tensor:
         """x0_hat = D(z0 / s), (B, 3, H, W) float32, clamped to [-1, 1]."""
-        out = self.vae.decode(z0 / self.s)
+        with mixed(self.device, self.precision):
+            out = self.vae.decode((z0 / self.s).contiguous(memory_format=torch.channels_last))
         return getattr(out, "sample", out).float().clamp(-1, 1)
 
     def encode_all(self, images: Tensor, batch: int = 16) -> tuple[Tensor, Tensor | None]:
@@ -67,6 +70,11 @@ class LatentProjection:
         parts = [self.posterior(x0) for x0 in tqdm(images.split(batch), "encode", leave=False, disable=len(images) < 64)]
         mean, std = zip(*parts)
         return torch.cat(mean).cpu(), None if std[0] is None else torch.cat(std).cpu()
+
+
+def mixed(device: torch.device, precision: str):
+    """Convolutions and products in bfloat16 inside this context, or, with "float32", nothing changed."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def draw(mean: Tensor, std: Tensor | None, posterior: str, generator: torch.Generator | None = None) -> Tensor:

@@ -6,6 +6,7 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 from torch.nn import functional as F
 
+from .latent_projection import mixed
 from .settings import Settings
 
 
@@ -41,9 +42,9 @@ def epsilon_loss(eps_theta, z0: Tensor, t: Tensor, eps: Tensor, abar: Tensor) ->
     return F.mse_loss(eps_theta(z_t, t).sample.float(), eps)
 
 
-def epsilon(eps_theta):
+def epsilon(eps_theta, precision: str = "float32"):
     """eps_theta as a plain function (z_t, t) -> e, float32, as the sampler wants it."""
     def predict(z_t: Tensor, t: Tensor) -> Tensor:
-        with torch.no_grad():
-            return eps_theta(z_t, t).sample.float()
+        with torch.no_grad(), mixed(z_t.device, precision):
+            return eps_theta(z_t.contiguous(memory_format=torch.channels_last), t).sample.float()
     return predict

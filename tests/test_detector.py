@@ -134,6 +134,16 @@ def test_too_few_images_say_so_before_training(monkeypatch):
         Detector.fit(good_images(16), tiny(), device="cpu", calibrate=True)
 
 
+def test_bfloat16_is_close_and_stays_float32_outside(fitted, test_images):
+    low = Detector.fit(good_images(16), tiny(precision="bfloat16", tune_epochs=0), device="cpu", unet=fitted.unet, phi=fitted.phi)
+    full = Detector.fit(good_images(16), tiny(tune_epochs=0), device="cpu", unet=fitted.unet, phi=fitted.phi)
+    one, other = low.predict(test_images), full.predict(test_images)
+    assert one.score.dtype == one.reconstruction.dtype == torch.float32
+    difference = (one.latent_map - other.latent_map).abs().max()
+    assert 0 < difference < 0.1 * other.latent_map.abs().max()
+    assert (one.T_hat == other.T_hat).all()  # the step is chosen at full precision
+
+
 def test_networks_of_ones_own(fitted, test_images):
     vae, phi = tiny_vae(), fitted.phi
     before = {k: v.clone() for k, v in fitted.unet.state_dict().items()}

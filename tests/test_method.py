@@ -304,23 +304,28 @@ def test_steps_of_every_bin(rounding):
     assert select_step(b, tiny(level_rounding=rounding, T_max=10)).tolist() == [10] * 10  # never below ten: ten DDIM steps need as many
 
 
-@pytest.mark.parametrize("T_max", [25, 45, 80, 89, 127, 160, 250, 333, 505])
+@pytest.mark.parametrize("T_max", [25, 45, 50, 80, 89, 127, 160, 250, 333, 505])
 @pytest.mark.parametrize("bins", [7, 10])
 def test_rounding_by_whole_numbers(T_max, bins):
-    """floor(b T_max / bins), then halves up to tens; and halves up at once: both in exact arithmetic."""
+    """floor(b T_max / bins), then the nearest ten, ties to the even one; or halves up at once: both in exact arithmetic."""
     for b in range(1, bins + 1):
         n = max(b, 2) * T_max
-        floored = max(10, (n // bins + 5) // 10 * 10)
+        tens, ones = divmod(n // bins, 10)
+        floored = max(10, 10 * (tens + (ones > 5 or ones == 5 and tens % 2)))
         direct = max(10, (n + 5 * bins) // (10 * bins) * 10)
         assert select_step(torch.tensor([b]), tiny(T_max=T_max, bins=bins)).item() == floored
         assert select_step(torch.tensor([b]), tiny(T_max=T_max, bins=bins, level_rounding="half-up")).item() == direct
 
 
-def test_floor_or_not_the_nearest_ten_is_the_same():
-    """floor(floor(x) / 10 + 1/2) = floor(x / 10 + 1/2) for every x: row 1 of the comparison is a difference in words only."""
-    for T_max in range(10, 500, 7):
-        b = torch.arange(1, 11)
-        assert torch.equal(select_step(b, tiny(T_max=T_max)), select_step(b, tiny(T_max=T_max, level_rounding="half-up")))
+def test_the_two_roundings_differ_at_ties_only():
+    b = torch.arange(1, 11)
+    assert select_step(b, tiny(T_max=50)).tolist() == [10, 10, 20, 20, 20, 30, 40, 40, 40, 50]
+    assert select_step(b, tiny(T_max=50, level_rounding="half-up")).tolist() == [10, 10, 20, 20, 30, 30, 40, 40, 50, 50]
+    # the floor itself changes nothing: it never crosses a tie, which is a whole number
+    for T_max in range(20, 500, 7):
+        no_tie = (b * T_max // 10).clamp(min=2 * T_max // 10) % 10 != 5
+        one, other = select_step(b, tiny(T_max=T_max)), select_step(b, tiny(T_max=T_max, level_rounding="half-up"))
+        assert torch.equal(one[no_tie], other[no_tie])
 
 
 # distances 0, 1, .., 10 make the edges 0, 1, .., 10
@@ -776,6 +781,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
         with pytest.raises(SettingsError, match="other settings"):
             run_training(path, **changes)
     assert path.read_bytes() == before
+
+
+def test_a_checkpoint_serves_where_only_later_stages_differ(tmp_path):
+    path = tmp_path / "state.safetensors"
+    weights, _, _ = run_training(path)
+    again, _, calls = run_training(path, lam=0.1, T_max=160, tune_epochs=0)
+    assert calls == 0 and same(weights, again)
 
 
 def test_seed_decides_the_weights():
