@@ -8,7 +8,7 @@ import platform
 import shutil
 import time
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -137,8 +137,7 @@ class Detector:
         if len(held_out):
             good = self.predict(held_out)
             self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
-            scores = maps.score(maps.combine(good.latent_map, good.feature_map, self.ranges, self.settings))
-            self.threshold = maps.quantile_threshold(scores, self.settings.quantile)
+            self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
@@ -206,9 +205,14 @@ class Detector:
             seen = self.observe(x0, i * batch)
             parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
         A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*parts))
-        ranges = self.ranges if self.settings.map_range == "held-out" and self.ranges else maps.Ranges.of(A_l, A_f)
-        A = maps.combine(A_l, A_f, ranges, self.settings)
-        return Prediction(maps.score(A), A, A_l, A_f, x0_hat, T_hat, b, d)
+        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))
+
+    def weigh(self, found: Prediction) -> Prediction:
+        """The prediction with its map and score made, or made anew, from its latent and feature map by these settings."""
+        from_held_out = self.settings.map_range == "held-out" and self.ranges
+        ranges = self.ranges if from_held_out else maps.Ranges.of(found.latent_map, found.feature_map)
+        A = maps.combine(found.latent_map, found.feature_map, ranges, self.settings)
+        return replace(found, map=A, score=maps.score(A))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write manifest.json (settings, record, versions, hashes), the U-Net, and state.safetensors (phi, bank, distances).

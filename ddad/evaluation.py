@@ -43,9 +43,12 @@ def load_test(root: str | Path, settings: Settings) -> TestSet:
                    [item.kind for item in items], [item.path for item in items])
 
 
-def evaluate(detector: Detector, test: TestSet, bootstrap_repeats: int = 0) -> tuple[dict, Prediction]:
-    """All metrics of `metrics.evaluate`, by the settings' rules, and the prediction they are of."""
-    found = detector.predict(test.images)
+def evaluate(detector: Detector, test: TestSet, bootstrap_repeats: int = 0, found: Prediction | None = None) -> tuple[dict, Prediction]:
+    """All metrics of `metrics.evaluate`, by the settings' rules, and the prediction they are of.
+
+    found: a prediction of the same images by the same path; its maps are weighed anew by this detector's settings.
+    """
+    found = detector.predict(test.images) if found is None else detector.weigh(found)
     scores, A, settings = found.score.numpy(), found.map.numpy(), detector.settings
     threshold = youden(scores, test.labels) if settings.threshold == "youden" else detector.threshold
     binary = test.masks > (0 if settings.mask_rule == "bilinear" else 0.5)

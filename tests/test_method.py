@@ -886,9 +886,9 @@ def test_regions_have_about_the_area_asked_for(area):
 
 def test_best_takes_the_largest_mean_over_products():
     def row(T_max, auroc, pro):
-        return {"T_max": T_max, "guidance": 1.0, "lam": 0.5, "i_auroc": auroc, "pro": pro}
+        return {"T_max": T_max, "smallest_bin": 2, "guidance": 1.0, "lam": 0.5, "i_auroc": auroc, "pro": pro}
 
     one, two = [row(80, 0.9, 0.9), row(160, 0.8, 0.8), row(240, 0.7, 1.0)], [row(80, 0.5, 0.5), row(160, 0.8, 0.8), row(240, 0.6, 0.6)]
-    assert calibration.best(one) == {"T_max": 80, "guidance": 1.0, "lam": 0.5}
+    assert calibration.best(one) == {"T_max": 80, "smallest_bin": 2, "guidance": 1.0, "lam": 0.5}
     assert calibration.best(one, two)["T_max"] == 160
     assert calibration.best([row(80, 0.2, 0.9), row(160, 0.9, 0.3)])["T_max"] == 160
