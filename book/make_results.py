@@ -9,11 +9,17 @@ from pathlib import Path
 from statistics import mean, stdev
 
 BOOK = Path(__file__).parent
+PRODUCTS, REAL = ("blister", "board", "fabric"), ("loco_juice_bottle", "mtd")
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO", "p_ap": "P-AP"}
 
 
 def load(name: str):
     return json.loads((BOOK / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def recorded(*names: str) -> list[str]:
+    """Those of the runs that have been made."""
+    return [name for name in names if (BOOK / "results" / f"{name}.json").exists()]
 
 
 def table(head: list[str], rows: list[list]) -> str:
@@ -23,13 +29,13 @@ def table(head: list[str], rows: list[list]) -> str:
 
 def demo() -> str:
     found = load("demo")
-    rows = [[name, *(found[name].get(m, "") for m in METRICS)] for name in ("blister", "board", "fabric", "mean")]
+    rows = [[name, *(found[name].get(m, "") for m in METRICS)] for name in (*PRODUCTS, "mean")]
     return table(["product", *METRICS.values()], rows) + f"\n\nMade in {found['seconds']:.0f} s on 2 CPU cores."
 
 
 def floors() -> str:
     rows = []
-    for name in ("blister", "board", "fabric"):
+    for name in recorded(*PRODUCTS):
         found = load(name)
         rows.append([name, *(found["result"][m] for m in ("i_auroc", "pro")), *(found["floors"]["neighbours"][m] for m in ("i_auroc", "pro")),
                      *(found["floors"]["vae"]["features"][m] for m in ("i_auroc", "pro"))])
@@ -38,13 +44,13 @@ def floors() -> str:
 
 def by_size() -> str:
     rows = [[name, f"{100 * b['size'][0]:.2f}% to {100 * b['size'][1]:.2f}%", b["images"], b["pro"], b["recall"]]
-            for name in ("blister", "board", "fabric") for b in load(name)["result"]["by_size"]]
+            for name in recorded(*PRODUCTS) for b in load(name)["result"]["by_size"]]
     return table(["product", "defect area", "images", "PRO", "recall at the threshold"], rows)
 
 
 def real() -> str:
     rows = []
-    for name in ("loco_juice_bottle", "mtd"):
+    for name in recorded(*REAL):
         found = load(name)
         floor = {"method": found["result"], "neighbours alone": found["floors"]["neighbours"],
                  "autoencoder alone, pixels": found["floors"]["vae"]["pixels"], "autoencoder alone, features": found["floors"]["vae"]["features"]}
@@ -54,7 +60,7 @@ def real() -> str:
 
 def intervals() -> str:
     rows = []
-    for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd"):
+    for name in recorded(*PRODUCTS, *REAL):
         found = load(name)["result"]
         rows.append([name, *(f"{found[m]:.3f} ({found['interval'][m][0]:.3f} to {found['interval'][m][1]:.3f})" for m in ("i_auroc", "p_auroc", "pro")),
                      found["recall"], found["false_positive_rate"]])
@@ -63,13 +69,13 @@ def intervals() -> str:
 
 def settings() -> str:
     names = ("T_max", "smallest_bin", "guidance", "lam", "train_length", "tune_epochs", "image_size", "seed")
-    rows = [[name, *(load(name)["settings"][s] for s in names)] for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd")]
+    rows = [[name, *(load(name)["settings"][s] for s in names)] for name in recorded(*PRODUCTS, *REAL)]
     return table(["data set", *names], rows)
 
 
 def regret() -> str:
     rows = []
-    for name in ("blister", "board", "fabric", "loco_juice_bottle", "mtd"):
+    for name in recorded(*PRODUCTS, *REAL):
         found = load(name).get("regret")
         if found:
             best = found["best_on_test"]
@@ -82,7 +88,9 @@ def regret() -> str:
 
 def ablation() -> str:
     out = []
-    for name in ("blister", "board", "fabric", "loco_juice_bottle"):
+    for name in (*PRODUCTS, *REAL):
+        if not recorded(f"ablation_{name}"):
+            continue
         rows = load(f"ablation_{name}")
         used = rows[0]["settings"]
         out.append(f"**{name}**, {used['image_size']} px, {used['train_length']} of training, T_max {used['T_max']}, smallest bin {used['smallest_bin']}, "

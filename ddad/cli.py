@@ -110,8 +110,9 @@ def _vae(options):
 
 
 def train(options) -> None:
-    from .detector import Detector, may_hold
+    from .detector import Detector
     from .evaluation import load_train
+    from .saved_model import may_hold
     settings = _settings(options)
     may_hold(options.out)                                              # rather now than after the training
     images = load_train(options.data, settings)
@@ -135,7 +136,8 @@ def detect(options) -> None:
 
 def evaluate(options) -> None:
     from . import evaluation, experiments
-    from .detector import Detector, versions
+    from .detector import Detector
+    from .saved_model import versions
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
     test = evaluation.load_test(options.data, detector.settings)
     result, found = evaluation.evaluate(detector, test, options.bootstrap)
@@ -160,7 +162,7 @@ def ablate(options) -> None:
 
 
 def show(options) -> None:
-    from .detector import read_manifest
+    from .saved_model import read_manifest
     print(json.dumps(read_manifest(options.model), indent=1))
 
 

@@ -1,40 +1,26 @@
 """Detector: the thin conductor. It calls the rooms of the method in the order data flows, and holds no mathematics itself."""
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
-import shutil
 import time
 from copy import copy
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
 from .calibration import choose, enough
 from .dynamic_noise import DynamicNoise, feature
-from .features import empty_features, load_features
+from .features import load_features
 from .fine_tuning import fine_tune
 from .latent_projection import LatentProjection, draw, load_vae
 from .noise_predictor import alpha_bar, build_unet, epsilon
+from .saved_model import ModelError, read, write
 from .scaled_denoising import scaled_denoising
 from .settings import Settings, preset
 from .training import train_noise_predictor
-
-MANIFEST, STATE, UNET = "manifest.json", "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
-
-
-class ModelError(ValueError):
-    """A saved detector that is missing, damaged or does not fit; the sentence names the file and what to do."""
 
 
 @dataclass
@@ -217,94 +203,33 @@ class Detector:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write manifest.json (settings, record, versions, hashes), the U-Net, and state.safetensors (phi, bank, distances).
 
-        Written aside, then renamed. The autoencoder is recorded by name, not copied. dtype float16 halves the files.
-        Raises FileExistsError when `folder` holds something else than a saved detector.
+        The autoencoder is recorded by name, not copied. dtype float16 halves the files. Raises FileExistsError when
+        `folder` holds something else than a saved detector.
         """
-        folder = Path(folder)
-        may_hold(folder)
-        aside = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        copy_of = build_unet(self.settings, self.unet.config.in_channels, self.unet.config.sample_size)
-        copy_of.load_state_dict(self.unet.state_dict())
-        copy_of.to(dtype).save_pretrained(aside / "unet")
-        state = {f"phi/{k}": v for k, v in self.phi.state_dict().items()}
+        state = {f"phi/{name}": value for name, value in self.phi.state_dict().items()}
         state |= {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
-        save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
         manifest = {
-            "format": 1, "settings": self.settings.as_dict(), "scale": self.projection.s, "threshold": self.threshold,
-            "ranges": asdict(self.ranges) if self.ranges else None, "resnet": self.phi.config.to_dict() if hasattr(self.phi, "config") else None,
-            "latent": [self.unet.config.in_channels, self.unet.config.sample_size], "record": self.record, "versions": versions(),
-            "device": str(self.device), "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "sha256": {name: sha256(aside / name) for name in (STATE, UNET)},
+            "settings": self.settings.as_dict(), "scale": self.projection.s, "threshold": self.threshold, "record": self.record,
+            "ranges": asdict(self.ranges) if self.ranges else None, "device": str(self.device),
+            "resnet": self.phi.config.to_dict() if hasattr(self.phi, "config") else None,
         }
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(aside, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        write(Path(folder), self.settings, self.unet, state, manifest, dtype)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, vae=None, device: str = "auto") -> Detector:
         """A saved detector. `vae` stands in for the recorded autoencoder; one that was recorded as an object or as
         FILE.py:CALLABLE has to be given, since nothing is executed because a manifest says so. Raises ModelError.
         """
-        folder, device = Path(folder), pick_device(device)
-        manifest = read_manifest(folder)
-        try:
-            settings = preset(manifest["settings"]["preset"], **manifest["settings"])
-            channels, size = manifest["latent"]
-            for name, expected in manifest["sha256"].items():
-                if sha256(folder / name) != expected:
-                    raise ModelError(f"{folder / name} is not the file the manifest describes; copy the folder again")
-            state = load_file(folder / STATE)
-            unet, phi = build_unet(settings, channels, size), empty_features(settings, manifest["resnet"])
-            unet.load_state_dict(load_file(folder / UNET))
-            phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
-            bank, distances = state["bank"].float().to(device), state["distances"].to(device)
-            ranges = manifest["ranges"] and maps.Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
-            scale, threshold, record = manifest["scale"], manifest["threshold"], manifest["record"]
-        except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
-            if isinstance(error, ModelError):
-                raise
-            raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
+        device = pick_device(device)
+        saved = read(Path(folder))
+        settings = saved.settings
         if vae is None and (settings.vae == "given" or ".py:" in settings.vae):
             raise ModelError(f"{folder} was made with the autoencoder {settings.vae!r}, which is not loaded from a manifest; pass it as vae")
-        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), scale, device, settings.precision)
-        self = cls(settings, projection, unet.requires_grad_(False), phi, device)
-        self.dynamic_noise, self.ranges, self.threshold, self.record = DynamicNoise(bank, distances, settings), ranges, threshold, record
+        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), saved.scale, device, settings.precision)
+        self = cls(settings, projection, saved.unet, saved.phi, device)
+        self.dynamic_noise = DynamicNoise(saved.bank.to(device), saved.distances.to(device), settings)
+        self.ranges, self.threshold, self.record = saved.ranges, saved.threshold, saved.record
         return self
-
-
-def may_hold(folder: Path) -> None:
-    """FileExistsError when `folder` holds something else than a saved detector, which saving would delete."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists()):
-        raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
-
-
-def read_manifest(folder: str | Path) -> dict:
-    """manifest.json of a saved detector; ModelError when there is none or it is not one."""
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1:
-        raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")
-    return manifest
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def versions() -> dict:
-    """Versions that shape a result: Python, the packages that compute, and this one."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("ddad", "torch", "diffusers", "numpy")}
 
 
 def split(images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:

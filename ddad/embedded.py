@@ -9,11 +9,12 @@ import torch
 from diffusers import AutoencoderKL
 
 from .calibration import choose
-from .detector import Detector, split, versions
+from .detector import Detector, split
 from .evaluation import evaluate, load_test, load_train
 from .experiments import write_json
 from .plots import save_overlay
 from .products import PRODUCTS, make
+from .saved_model import versions
 from .settings import Settings, preset
 from .training import train_vae
 

@@ -1,5 +1,7 @@
-"""The page paper_against_code states the presets as they are."""
+"""The page paper_against_code states the presets as they are, and every table the recorded runs."""
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -36,3 +38,8 @@ def test_numbers_in_the_settings_are_those_of_the_page():
     source = (ROOT / "ddad/settings.py").read_text(encoding="utf-8")
     noted = re.findall(r"^    (\w+): .*# \((\d+)\)", source, re.M)
     assert noted and set(noted) <= {(name, number) for number, name, *_ in ROWS}
+
+
+def test_tables_are_those_of_the_recorded_runs():
+    done = subprocess.run([sys.executable, str(ROOT / "book" / "make_results.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

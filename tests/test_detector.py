@@ -11,12 +11,13 @@ import torch
 from conftest import bad_images, good_images, make_product, tiny, tiny_vae
 from safetensors.torch import load_file, save_file
 
-from ddad import calibration, detector, evaluation, experiments, metrics
-from ddad.detector import MANIFEST, STATE, UNET, Detector, ModelError, pick_device, read_manifest, sha256, split
+from ddad import calibration, detector, evaluation, experiments, metrics, saved_model
+from ddad.detector import Detector, pick_device, split
 from ddad.evaluation import TestSet
 from ddad.latent_projection import LatentProjection
 from ddad.metrics import PixelRanking
 from ddad.noise_predictor import build_unet
+from ddad.saved_model import MANIFEST, STATE, UNET, ModelError, read_manifest, sha256
 from ddad.settings import Settings
 
 TestSet.__test__ = False
@@ -244,6 +245,7 @@ def test_float16_halves_the_files_and_hardly_changes_a_score(fitted, saved, test
     assert (found.score - full.score).abs().max() < 0.03 * full.score.abs().max() and (found.distance - full.distance).abs().max() < 0.02
     assert (tmp_path / "half" / UNET).stat().st_size < 0.6 * (saved / UNET).stat().st_size
     assert (tmp_path / "half" / STATE).stat().st_size < 0.6 * (saved / STATE).stat().st_size
+    assert load_file(tmp_path / "half" / STATE)["distances"].dtype == torch.float32  # the bins' edges stay exact
     assert next(fitted.unet.parameters()).dtype == torch.float32  # the one saved is as it was
 
 
@@ -361,7 +363,7 @@ def test_nothing_is_lost_when_saving_fails(fitted, saved, test_images, monkeypat
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(detector, where, fails)
+        patch.setattr(saved_model, where, fails)
         with pytest.raises(OSError, match="no space"):
             fitted.under(fitted.settings.change(lam=0.1)).save_pretrained(saved)
     close(Detector.from_pretrained(saved, device="cpu").predict(test_images), fitted.predict(test_images), atol=0)

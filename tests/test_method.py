@@ -682,6 +682,7 @@ def test_efficientnet_has_the_stages_it_says():
     assert type(phi) is EfficientNetLite0 and not phi.training and not any(p.requires_grad for p in phi.parameters())
     assert [tuple(f.shape[1:]) for f in phi(torch.zeros(1, 3, 64, 64))] == [(24, 16, 16), (40, 8, 8), (112, 4, 4)]
     assert len(load_features(preset(map_stages=(2, 4)))(torch.zeros(1, 3, 64, 64))) == 4
+    assert all(norm.eps == 1e-3 for norm in phi.modules() if isinstance(norm, nn.BatchNorm2d))  # as its weights were trained
     empty = empty_features(preset(), None)
     empty.load_state_dict(phi.state_dict())
     x0 = good_images(1)

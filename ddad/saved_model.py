@@ -1,0 +1,114 @@
+"""A detector on disk: a manifest in JSON, weights in safetensors; nothing in it is ever executed."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .anomaly_map import Ranges
+from .features import empty_features
+from .noise_predictor import build_unet
+from .settings import Settings, preset
+
+MANIFEST, STATE, UNET = "manifest.json", "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
+
+
+class ModelError(ValueError):
+    """A saved detector that is missing, damaged or does not fit; the sentence names the file and what to do."""
+
+
+@dataclass
+class SavedModel:
+    """What was read: networks frozen, in evaluation mode; bank (N, D) and distances (N,) float32; all on the CPU."""
+
+    settings: Settings
+    unet: nn.Module
+    phi: nn.Module
+    bank: Tensor
+    distances: Tensor
+    scale: float
+    ranges: Ranges | None
+    threshold: float | None
+    record: dict
+
+
+def write(folder: Path, settings: Settings, unet: nn.Module, state: dict[str, Tensor], manifest: dict, dtype: torch.dtype) -> None:
+    """Write all files aside, then rename: the older detector stays until the new one is whole. FileExistsError: see `may_hold`."""
+    may_hold(folder)
+    aside, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    channels, size = unet.config.in_channels, unet.config.sample_size
+    copy_of = build_unet(settings, channels, size)
+    copy_of.load_state_dict(unet.state_dict())
+    copy_of.to(dtype).save_pretrained(aside / "unet")
+    save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
+    manifest = {"format": 1, "latent": [channels, size], **manifest, "versions": versions(),
+                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"), "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
+    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(folder: Path) -> SavedModel:
+    """The detector in `folder`. Raises ModelError."""
+    manifest = read_manifest(folder)
+    try:
+        settings = preset(manifest["settings"]["preset"], **manifest["settings"])
+        for name, expected in manifest["sha256"].items():
+            if sha256(folder / name) != expected:
+                raise ModelError(f"{folder / name} is not the file the manifest describes; copy the folder again")
+        state = load_file(folder / STATE)
+        unet, phi = build_unet(settings, *manifest["latent"]), empty_features(settings, manifest["resnet"])
+        unet.load_state_dict(load_file(folder / UNET))
+        phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
+        ranges = manifest["ranges"] and Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
+        return SavedModel(settings, unet.requires_grad_(False).eval(), phi, state["bank"].float(), state["distances"], manifest["scale"], ranges,
+                          manifest["threshold"], manifest["record"])
+    except ModelError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
+
+
+def may_hold(folder: Path) -> None:
+    """FileExistsError when `folder` holds something else than a saved detector, which saving would delete."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists()):
+        raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """manifest.json of a saved detector; ModelError when there is none or it is not one."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+        raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict:
+    """Versions that shape a result: Python, the packages that compute, and this one."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("ddad", "torch", "diffusers", "numpy")}
