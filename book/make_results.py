@@ -62,8 +62,8 @@ def intervals() -> str:
     rows = []
     for name in recorded(*PRODUCTS, *REAL):
         found = load(name)["result"]
-        rows.append([name, *(f"{found[m]:.3f} ({found['interval'][m][0]:.3f} to {found['interval'][m][1]:.3f})" for m in ("i_auroc", "p_auroc", "pro")),
-                     found["recall"], found["false_positive_rate"]])
+        bounds = {m: "{:.3f} ({:.3f} to {:.3f})".format(found[m], *found["interval"][m]) for m in ("i_auroc", "p_auroc", "pro")}
+        rows.append([name, *bounds.values(), found["recall"], found["false_positive_rate"]])
     return table(["data set", "I-AUROC", "P-AUROC", "PRO", "recall", "false alarms"], rows)
 
 
@@ -93,8 +93,9 @@ def ablation() -> str:
             continue
         rows = load(f"ablation_{name}")
         used = rows[0]["settings"]
-        out.append(f"**{name}**, {used['image_size']} px, {used['train_length']} of training, T_max {used['T_max']}, smallest bin {used['smallest_bin']}, "
-                   f"guidance {used['guidance']}, lambda {used['lam']}:\n")
+        constants = ", ".join(f"{label} {used[key]}" for label, key in (("T_max", "T_max"), ("smallest bin", "smallest_bin"),
+                                                                          ("guidance", "guidance"), ("lambda", "lam")))
+        out.append(f"**{name}**, {used['image_size']} px, {used['train_length']} of training, {constants}:\n")
         lines = []
         for variant in dict.fromkeys(row["variant"] for row in rows):
             of = [row for row in rows if row["variant"] == variant]
