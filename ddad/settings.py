@@ -129,6 +129,8 @@ class Settings:
                 raise SettingsError(f"setting {name}: {getattr(self, name)} lies outside {low} .. {high}")
         if self.T_max >= self.timesteps:
             raise SettingsError(f"setting T_max: {self.T_max} must be below timesteps, {self.timesteps}")
+        if self.held_out == 0 and (self.map_range == "held-out" or self.threshold == "quantile"):
+            raise SettingsError("setting held_out: map_range 'held-out' and threshold 'quantile' need a share above 0")
         if self.smallest_bin > self.bins:
             raise SettingsError(f"setting smallest_bin: {self.smallest_bin} must not exceed bins, {self.bins}")
         if self.image_size % 8:

@@ -18,7 +18,7 @@ from ddad.latent_projection import LatentProjection
 from ddad.metrics import PixelRanking
 from ddad.noise_predictor import build_unet
 from ddad.saved_model import MANIFEST, STATE, UNET, ModelError, read_manifest, sha256
-from ddad.settings import Settings
+from ddad.settings import Settings, SettingsError
 
 TestSet.__test__ = False
 
@@ -124,7 +124,9 @@ def test_split():
     assert len(held_out) == 3 and sorted([*train.tolist(), *held_out.tolist()]) == images.tolist()
     assert train.tolist() == sorted(train.tolist()) and held_out.tolist() == sorted(held_out.tolist())
     assert torch.equal(held_out, split(images, tiny(held_out=0.3))[1]) and not torch.equal(held_out, split(images, tiny(held_out=0.3, seed=1))[1])
-    assert len(split(images, tiny(held_out=0.0))[1]) == 0
+    assert len(split(images, tiny("official", held_out=0.0))[1]) == 0
+    with pytest.raises(SettingsError, match="held_out"):
+        tiny(held_out=0.0)
 
 
 def test_too_few_images_say_so_before_training(monkeypatch):
