@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=int, default=256, help="pixels a side it will be used at (default 256)")
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
-    one.add_argument("--calibrate", action="store_true", help="choose T_max, guidance and lambda on held-out good images and synthetic defects")
+    one.add_argument("--calibrate", action="store_true", help="choose T_max, smallest bin, guidance and lambda without test data")
     model = ("model", "folder of a detector")
     one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", model,
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))

@@ -17,7 +17,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """All choices of one run; immutable. The numbers in brackets are the rows of the paper-against-code table in the README.
+    """All choices of one run; immutable. The numbers in brackets are the rows of the table in book/paper_against_code.md.
 
     Raises SettingsError when built with a value outside what its comment allows.
     """
