@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_fill_holes, gaussian_filter
+from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -21,21 +21,35 @@ T_MAX, SMALLEST_BIN = (80, 160, 300, 400, 500), (0.2, 0.6, 1.0)        # the bin
 GUIDANCE, LAMBDA = (0.33, 0.66), (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 
 
-def region(size: int, area: float, rng: np.random.Generator) -> np.ndarray:
-    """One connected patch of about `area` (share of the image): a rectangle, a blob or a thin line; bool (size, size)."""
+def region(picture: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
+    """One patch of about `area` (share) of `picture` (H, H, 3) in [0, 1]; bool (H, H).
+
+    A rectangle, a blob, a thin line, or a region bounded by the picture's own edges, as a missing part has the part's outline.
+    """
+    size = len(picture)
     yy, xx = np.mgrid[:size, :size] / size
     cy, cx = rng.uniform(0.12, 0.88, 2)
-    kind = rng.integers(3)
-    if kind == 2 and area < 0.02:                                     # line: as long as its width of 1 to 3% allows
+    kind = rng.integers(4)
+    if kind == 2 and area >= 0.02:
+        kind = 3
+    if kind == 2:                                                     # line: as long as its width of 1 to 3% allows
         width, angle = rng.uniform(0.012, 0.03), rng.uniform(0, np.pi)
         along, across = (xx - cx) * np.cos(angle) + (yy - cy) * np.sin(angle), -(xx - cx) * np.sin(angle) + (yy - cy) * np.cos(angle)
         return (np.abs(along) <= area / width / 2) & (np.abs(across) <= width / 2)
     stretch = np.exp(rng.uniform(-0.7, 0.7))
     ry, rx = (yy - cy) * stretch, (xx - cx) / stretch
     distance = np.maximum(abs(ry), abs(rx)) if kind == 0 else np.hypot(ry, rx)
-    if kind != 0:
+    if kind == 3:                                                     # like colours first, near ones before far ones
+        colour = gaussian_filter(picture, (size / 128, size / 128, 0))
+        distance = 0.5 * distance + np.abs(colour - colour[int(cy * size), int(cx * size)]).max(-1)
+    elif kind != 0:
         distance = distance * np.exp(0.6 * _unit(gaussian_filter(rng.standard_normal((size, size)), size / 16, mode="wrap")))
-    return binary_fill_holes(distance <= np.partition(distance.ravel(), max(4, int(area * size * size)))[max(4, int(area * size * size))])
+    pixels = max(4, int(area * size * size))
+    inside = distance <= np.partition(distance.ravel(), pixels)[pixels]
+    if kind == 3:
+        parts = label(inside)[0]
+        inside = parts == parts.flat[distance.argmin()]
+    return binary_fill_holes(inside)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -50,7 +64,7 @@ def damage(image: np.ndarray, other: np.ndarray, area: float, rng: np.random.Gen
     """
     size = len(image)
     for _ in range(20):
-        m = region(size, area, rng)
+        m = region(image, area, rng)
         kind = rng.integers(4)
         if kind == 0:
             sigma = max(1.5, np.sqrt(area) * size / 2)
@@ -72,13 +86,13 @@ def damage(image: np.ndarray, other: np.ndarray, area: float, rng: np.random.Gen
 
 
 def synthetic_defects(images: Tensor, seed: int) -> tuple[Tensor, np.ndarray]:
-    """Each image once, damaged: (N, 3, H, W) in [-1, 1] and masks (N, H, W) bool; sizes even in log area, 0.1% to 20%."""
+    """Each image once, damaged: (N, 3, H, W) in [-1, 1] and masks (N, H, W) bool; sizes even in log area, 0.3% to 30%."""
     pictures = ((images + 1) / 2).permute(0, 2, 3, 1).numpy()
     order = np.random.default_rng(seed).permutation(len(pictures))
     damaged, masks = [], []
     for n, place in enumerate(order):
         rng = np.random.default_rng([seed, n])
-        area = float(np.exp(np.log(0.001) + (place + rng.random()) / len(order) * np.log(200)))
+        area = float(0.003 * 100 ** ((place + rng.random()) / len(order)))
         picture, mask = damage(pictures[n], pictures[order[n] if order[n] != n else n - 1], area, rng)
         damaged.append(picture)
         masks.append(mask)

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command: 0, 1 when check-data finds problems, 2 with one sentence for input that cannot be used, 130 when interrupted."""
+    """Run one command: 0, 1 when check-data finds problems, 2 with a sentence for each input that cannot be used, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -120,24 +120,27 @@ def train(options) -> None:
     detector = Detector.fit(images, settings, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
     detector.save_pretrained(options.out)
     checkpoint.unlink(missing_ok=True)
-    kept = ("T_max", "guidance", "lam")
+    kept = ("T_max", "smallest_bin", "guidance", "lam")
     print(f"saved {options.out}; threshold {detector.threshold}; " + ", ".join(f"{name} {getattr(detector.settings, name)}" for name in kept))
 
 
-def detect(options) -> None:
+def detect(options) -> int:
     from .data import list_images
     from .detector import Detector
     from .inspection import inspect
+    pictures = list_images(options.images)
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
-    lines = inspect(detector, list_images(options.images), options.out, options.maps)
-    flagged = sum(bool(line["anomalous"]) for line in lines)
-    print(f"{len(lines)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
+    lines = inspect(detector, pictures, options.out, options.maps)
+    flagged, refused = sum(bool(line.get("anomalous")) for line in lines), [line["error"] for line in lines if "error" in line]
+    print(f"{len(lines) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
+    print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
+    return 2 if refused else 0
 
 
 def evaluate(options) -> None:
     from . import evaluation, experiments
     from .detector import Detector
-    from .saved_model import versions
+    from .manifest import versions, write_json
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
     test = evaluation.load_test(options.data, detector.settings)
     result, found = evaluation.evaluate(detector, test, options.bootstrap)
@@ -150,7 +153,7 @@ def evaluate(options) -> None:
     if options.regret:
         report["regret"] = experiments.regret(detector, test, options.regret)
         print(json.dumps({k: report["regret"][k] for k in ("chosen", "best_on_test", "regret")}, indent=1))
-    experiments.write_json(options.out or options.model / "results.json", report)
+    write_json(options.out or options.model / "results.json", report)
 
 
 def ablate(options) -> None:
@@ -162,8 +165,12 @@ def ablate(options) -> None:
 
 
 def show(options) -> None:
-    from .saved_model import read_manifest
-    print(json.dumps(read_manifest(options.model), indent=1))
+    from .manifest import MANIFEST, read_manifest
+    manifest = read_manifest(options.model)
+    table = manifest["record"].get("calibration")
+    if table:
+        manifest["record"]["calibration"] = f"{len(table)} candidates, listed in {MANIFEST}"
+    print(json.dumps(manifest, indent=1))
 
 
 def show_settings(options) -> None:

@@ -16,8 +16,9 @@ from .dynamic_noise import DynamicNoise, feature
 from .features import load_features
 from .fine_tuning import fine_tune
 from .latent_projection import LatentProjection, draw, load_vae
+from .manifest import ModelError
 from .noise_predictor import alpha_bar, build_unet, epsilon
-from .saved_model import ModelError, read, write
+from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
 from .settings import Settings, preset
 from .training import train_noise_predictor
@@ -75,7 +76,8 @@ class Detector:
         """Learn one product from its good images (N, 3, H, W) in [-1, 1].
 
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
-        T_max, guidance and lambda on the held-out good images and synthetic defects on them. checkpoint: see `training`.
+        T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
+        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`.
         Raises SettingsError, BackboneError, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
@@ -144,6 +146,7 @@ class Detector:
         def reconstruct(rows: Tensor, T_hat: Tensor, start: Tensor) -> Tensor:
             z0 = draw(mean[rows], None if std is None else std[rows], self.settings.posterior, draws).to(self.device)
             eps = torch.randn(z0.shape, generator=draws).to(self.device) if self.settings.noise else None
+            # static: the official code fine-tunes with its static sampler (row 6)
             return self.projection.decode(self.denoise(z0, T_hat, start.to(self.device), static=True, eps=eps))
         return reconstruct
 
@@ -191,7 +194,7 @@ class Detector:
             seen = self.observe(x0, i * batch)
             parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
         A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*parts))
-        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))
+        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))   # score and map are made by weigh
 
     def weigh(self, found: Prediction) -> Prediction:
         """The prediction with its map and score made, or made anew, from its latent and feature map by these settings."""

@@ -1,11 +1,12 @@
-"""Dynamic noise (paper, section 3.2, Algorithm 2): how far to noise an image is chosen from how anomalous it looks at first.
+"""Dynamic noise (paper, section 3.2, Algorithm 2): the step an image is denoised from follows how anomalous it looks at first.
 
     y      = pool(phi_j(x0)), flattened                     feature of an image
     d      = mean L1 distance from y to its K nearest training features
     b      = the bin of d among |B| equal bins over the training images' own d, at least the smallest bin
     T_hat  = floor(b / |B| T_max), rounded to the nearest ten
 
-A larger anomaly lies farther from the good images, gets a later step, and can be painted over; a good image is kept.
+A larger anomaly lies farther from the good images, gets a later step, and can be painted over; a good image is kept. With
+the smallest bin equal to |B| every image gets T_max: the static method.
 """
 from __future__ import annotations
 

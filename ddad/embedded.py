@@ -11,10 +11,9 @@ from diffusers import AutoencoderKL
 from .calibration import choose
 from .detector import Detector, split
 from .evaluation import evaluate, load_test, load_train
-from .experiments import write_json
+from .manifest import versions, write_json
 from .plots import save_overlay
 from .products import PRODUCTS, make
-from .saved_model import versions
 from .settings import Settings, preset
 from .training import train_vae
 
@@ -35,7 +34,7 @@ def build_vae() -> AutoencoderKL:
 def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_settings: Settings = VAE_SETTINGS, device: str = "auto") -> dict:
     """Make the products, train the autoencoder on their good images and a detector for each; the better part of an hour on 2 cores.
 
-    One setting serves all three: T_max, guidance and lambda have the best mean over them on held-out good images and
+    One setting serves all three: T_max, smallest bin, guidance and lambda have the best mean over them on held-out good images and
     synthetic defects. Interrupted, it goes on from the last checkpoint. Returns the results on the test sets.
     """
     make(data)
@@ -57,7 +56,7 @@ def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_sett
         detector.record |= {"training": fitted[product].record["training"], "calibration": table}
         detector.save_pretrained(out / product, torch.float16)
         results[product], _ = evaluate(Detector.from_pretrained(out / product, device=device, vae=vae), load_test(data / product, settings))
-    write_json(out / "results.json", results)
+    write_json(out / "results.json", results | {"versions": versions(), "device": str(detector.device)})
     return results
 
 
@@ -85,6 +84,7 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
                          test.masks[n] > 0.5)
     mean = {name: sum(r[name] for r in results.values()) / len(results) for name in ("i_auroc", "p_auroc", "pro")}
     seconds = round(time.perf_counter() - started, 1)
-    results = {"mean": mean, **results, "seconds": seconds, "settings": detector.settings.as_dict(), "versions": versions()}
+    made_with = {"settings": detector.settings.as_dict(), "versions": versions(), "device": str(detector.device)}
+    results = {"mean": mean, **results, "seconds": seconds, **made_with}
     write_json(out / "results.json", results)
     return results

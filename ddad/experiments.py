@@ -2,26 +2,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from .calibration import LAMBDA, best, grid, sweep
 from .detector import Detector, Prediction, split
 from .evaluation import TestSet, evaluate, load_test, load_train, neighbour_floor, vae_floor
 from .features import load_features
+from .manifest import versions, write_json
 from .settings import Settings
 
 # Each claim switched off: what changes in the settings of a fitted detector.
 ONE_MAP = {"full method": {}, "latent map alone": {"lam": 1.0}, "feature map alone": {"lam": 0.0}}
 OTHER_PATH = {"noise added": {"noise": True}, "static steps": {"dynamic": False}}
-
-
-def write_json(path: Path, value) -> None:
-    """Written aside, then renamed: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, path)
 
 
 def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=None, device: str = "auto") -> list[dict]:
@@ -37,7 +29,8 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
     def add(name: str, seed: int, detector: Detector, found: Prediction | None = None) -> Prediction:
         result, found = evaluate(detector, test, found=found)
         figures = {k: round(result[k], 4) for k in ("i_auroc", "p_auroc", "pro", "p_ap")}
-        rows.append({"variant": name, "seed": seed, **figures, "settings": detector.settings.as_dict()})
+        made_with = {"settings": detector.settings.as_dict(), "versions": versions(), "device": str(detector.device)}
+        rows.append({"variant": name, "seed": seed, **figures, **made_with})
         write_json(path, rows)
         return found
 

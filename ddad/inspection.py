@@ -5,49 +5,83 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import read_images
+from .data import DataError, read_image
 from .detector import Detector
+from .manifest import write_json
 from .plots import save_overlay
 
 
 def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16", batch: int = 16) -> list[dict]:
     """Write out/overlays, out/maps and out/results.jsonl for the pictures; returns the lines.
 
-    Pictures that results.jsonl lists already are not done again. With map_range "test" all pictures form one batch, because
-    their maps are normalised together. maps: "png16", 65535 being twice the threshold, or "npy", float32.
+    A line has image, score, threshold, anomalous, T_hat, bin, distance and map; or, of a picture that cannot be read, image
+    and error: the others are done all the same. Pictures that results.jsonl has a score of are not done again. With map_range
+    "test" all pictures form one batch, because their maps are normalised together. maps: "png16", 65535 being twice the
+    threshold, or "npy", float32. Raises FileExistsError when `out` is a file, or holds results of another detector.
     """
-    (out / "maps").mkdir(parents=True, exist_ok=True)
-    log = out / "results.jsonl"
-    if log.exists():                                                   # a last line that was cut short is done again
-        whole = log.read_bytes()
-        log.write_bytes(whole[: whole.rfind(b"\n") + 1])
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    done = {line["image"] for line in lines}
-    left = [p for p in paths if str(p) not in done]
-    if detector.settings.map_range == "test":
-        left, lines, batch = paths, [], len(paths)
-    settings, threshold = detector.settings, detector.threshold
-    full = 2 * threshold if threshold else 2.0
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; give a folder for the results")
+    log, made_by = out / "results.jsonl", out / "detector.json"
+    identity = {"settings": detector.settings.as_dict(), "threshold": detector.threshold, "record": detector.record, "maps": maps}
+    if made_by.exists() and json.loads(made_by.read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
+        raise FileExistsError(f"{out} holds results of another detector, or maps of another kind; choose another folder")
+    write_json(made_by, identity)
+    together = detector.settings.map_range == "test"
+    lines = [] if together else _scored(log)
+    left = [path for path in paths if str(path) not in {line["image"] for line in lines}]
+    if not together:
+        log.write_text("".join(map(_as_line, lines)), encoding="utf-8")
+    batch, faults = len(paths) if together else batch, []
     for start in tqdm(range(0, len(left), batch), "detect", disable=len(left) <= batch):
-        part = left[start : start + batch]
-        images = read_images(part, settings.image_size)
-        found = detector.predict(images)
-        if settings.map_range == "test":
-            log.unlink(missing_ok=True)
+        images, part, refused = _readable(left[start : start + batch], detector.settings.image_size)
+        found = detector.predict(images) if part else None
+        made = []
         for n, path in enumerate(part):
-            name = f"{len(lines):05d}_{path.stem}"                      # two folders may hold pictures of one name
-            save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], threshold)
-            A = found.map[n].numpy()
-            if maps == "npy":
-                np.save(out / "maps" / f"{name}.npy", A)
-            else:
-                Image.fromarray((np.clip(A / full, 0, 1) * 65535).round().astype(np.uint16)).save(out / "maps" / f"{name}.png")
+            name = f"{len(lines) + n:05d}_{path.stem}"                  # two folders may hold pictures of one name
+            save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], detector.threshold)
+            _save_map(out / "maps" / name, found.map[n].numpy(), maps, detector.threshold)
             score = found.score[n].item()
-            lines.append({"image": str(path), "score": score, "threshold": threshold, "anomalous": None if threshold is None else score > threshold,
-                          "T_hat": found.T_hat[n].item(), "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(lines[-1], ensure_ascii=False) + "\n")
-    return lines
+            made.append({"image": str(path), "score": score, "threshold": detector.threshold,
+                         "anomalous": None if detector.threshold is None else score > detector.threshold, "T_hat": found.T_hat[n].item(),
+                         "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
+        with log.open("w" if together else "a", encoding="utf-8") as file:
+            file.writelines(map(_as_line, made + refused))
+        lines, faults = lines + made, faults + refused
+    return lines + faults
+
+
+def _as_line(line: dict) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _scored(log: Path) -> list[dict]:
+    """The lines with a score; a last line that was cut short, or one of a picture that could not be read, is done again."""
+    whole = log.read_bytes() if log.exists() else b""
+    lines = [json.loads(line) for line in whole[: whole.rfind(b"\n") + 1].decode("utf-8").splitlines()]
+    return [line for line in lines if "score" in line]
+
+
+def _readable(paths: list[Path], size: int) -> tuple[Tensor, list[Path], list[dict]]:
+    """The pictures that can be read, their paths, and a line for each that cannot."""
+    images, part, refused = [], [], []
+    for path in paths:
+        try:
+            images.append(read_image(path, size))
+            part.append(path)
+        except DataError as error:
+            refused.append({"image": str(path), "error": str(error)})
+    return torch.stack(images) if images else torch.empty(0, 3, size, size), part, refused
+
+
+def _save_map(path: Path, A: np.ndarray, kind: str, threshold: float | None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "npy":
+        np.save(path.with_name(path.name + ".npy"), A)
+    else:
+        full = 2 * threshold if threshold else 2.0
+        Image.fromarray((np.clip(A / full, 0, 1) * 65535).round().astype(np.uint16)).save(path.with_name(path.name + ".png"))

@@ -21,7 +21,10 @@ def heat(A: np.ndarray, threshold: float | None) -> np.ndarray:
 
 
 def save_overlay(path: Path, x0: Tensor, x0_hat: Tensor, A: Tensor, threshold: float | None, mask: np.ndarray | None = None) -> None:
-    """Side by side: input (the true defect outlined, where a mask is given), reconstruction, map over input."""
+    """Side by side: input (the true defect outlined in magenta, where a mask is given), reconstruction, map over input.
+
+    Pictures below 256 pixels a side are shown two or more times as large.
+    """
     left, hot = picture(x0), heat(A.numpy(), threshold)
     blend = (0.45 * left + 0.55 * hot).astype(np.uint8)
     if mask is not None:
@@ -30,4 +33,5 @@ def save_overlay(path: Path, x0: Tensor, x0_hat: Tensor, A: Tensor, threshold: f
         left = left.copy()
         left[mask & ~inner] = (255, 0, 255)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate([left, picture(x0_hat), blend], 1)).save(path)
+    row, times = np.concatenate([left, picture(x0_hat), blend], 1), -(-256 // len(left))
+    Image.fromarray(row.repeat(times, 0).repeat(times, 1)).save(path)

@@ -1,14 +1,11 @@
 """A detector on disk: a manifest in JSON, weights in safetensors; nothing in it is ever executed."""
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -18,14 +15,11 @@ from torch import Tensor, nn
 
 from .anomaly_map import Ranges
 from .features import empty_features
+from .manifest import MANIFEST, ModelError, read_manifest, sha256, versions
 from .noise_predictor import build_unet
 from .settings import Settings, preset
 
-MANIFEST, STATE, UNET = "manifest.json", "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
-
-
-class ModelError(ValueError):
-    """A saved detector that is missing, damaged or does not fit; the sentence names the file and what to do."""
+STATE, UNET = "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
 
 
 @dataclass
@@ -89,26 +83,3 @@ def may_hold(folder: Path) -> None:
     """FileExistsError when `folder` holds something else than a saved detector, which saving would delete."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists()):
         raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
-
-
-def read_manifest(folder: str | Path) -> dict:
-    """manifest.json of a saved detector; ModelError when there is none or it is not one."""
-    path = Path(folder) / MANIFEST
-    if not path.exists():
-        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1:
-        raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")
-    return manifest
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def versions() -> dict:
-    """Versions that shape a result: Python, the packages that compute, and this one."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("ddad", "torch", "diffusers", "numpy")}

@@ -1,12 +1,14 @@
 """Scaled denoising (paper, section 3.3, Algorithm 1): no noise is added; the latent is scaled, then denoised towards itself.
 
     z_That = sqrt(abar_That) z0                                                    the start: scaled, not noised
-    for t = T_hat .. 1:
+    for t = T_hat, T_hat - k, .., k:                                               DDIM with stride k = T_hat / 10
         e        = eps_theta(z_t, t)
         target_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) e                            where the input would be at step t
         e_hat    = e - w sqrt(1 - abar_t) (target_t - z_t)                         equation 8: guidance towards the input
-        z0_hat   = (z_t - sqrt(1 - abar_t) e_hat) / sqrt(abar_t)
+        z0_hat   = (z_t - sqrt(1 - abar_t) e_hat) / sqrt(abar_t)                   with e in place of e_hat: `z0_from`
         z_prev   = sqrt(abar_prev) z0_hat + sqrt(1 - abar_prev) e_hat              DDIM, eta = 0
+
+At the start target_t - z_t = sqrt(1 - abar) e, so e_hat = e (1 - w (1 - abar)): guidance takes away a share of the noise found.
 
 The network was trained to call "noise" whatever does not belong to a good latent. Handed a scaled latent, it finds little
 of it where the image is good and much of it where the image is not: a defect is taken for noise and removed.
@@ -47,7 +49,7 @@ def scaled_denoising(
     gets, at each step, a dict with i, t, z_t, e, e_hat and z0_hat.
     """
     w = settings.guidance
-    table = torch.cat([abar, abar.new_ones(1)])                       # abar at step -1, the clean latent, is 1
+    table = torch.cat([abar, abar.new_ones(1)])                       # index -1, the last entry, is the clean latent: abar = 1
 
     def at(t: Tensor) -> Tensor:
         return table[t].view(-1, 1, 1, 1)

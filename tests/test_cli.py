@@ -125,7 +125,7 @@ def test_detect(model, product, tmp_path, capsys):
         assert levels.dtype == np.uint16
         assert levels.max() / 65535 * 2 * threshold == pytest.approx(min(line["score"], 2 * threshold), abs=threshold / 16384)
         with Image.open(out / "overlays" / f"{line['map']}.png") as picture:
-            assert picture.size == (192, 64)
+            assert picture.size == (4 * 192, 4 * 64)
 
 
 def test_detect_goes_on_where_it_stopped(model, product, tmp_path, capsys, monkeypatch):
@@ -159,43 +159,55 @@ def test_detect_one_picture_with_a_float_map(model, product, tmp_path):
     assert A.dtype == np.float32 and A.shape == (64, 64) and A.max() == pytest.approx(line["score"])
 
 
-def test_what_is_done_is_kept_when_a_picture_is_broken(model, product, tmp_path, refused):
+def test_a_broken_picture_is_named_and_the_others_are_done(model, tmp_path, capsys):
     images, out = tmp_path / "images", tmp_path / "out"
-    for i in range(17):  # the broken one lies in the second batch
+    for i in range(17):
         save_picture(images / f"{i:03}.png", good_images(1, seed=i)[0])
-    whole = (images / "016.png").read_bytes()
-    (images / "016.png").write_bytes(whole[: len(whole) // 2])
-    line = refused_after_progress(refused, model, images, out)
-    assert "016.png" in line
+    whole = (images / "003.png").read_bytes()
+    (images / "003.png").write_bytes(whole[: len(whole) // 2])
+    run = ["detect", str(model), str(images), str(out), "--device", "cpu"]
+    assert main(run) == 2
+    assert "003.png cannot be read" in capsys.readouterr().err
+    scored, [refused] = [line for line in lines_of(out) if "score" in line], [line for line in lines_of(out) if "score" not in line]
+    assert len(scored) == 16 and set(refused) == {"image", "error"} and "003.png" in refused["image"]
+    (images / "003.png").write_bytes(whole)
+    assert main(run) == 0
+    assert lines_of(out)[:16] == scored and len(lines_of(out)) == 17 and "003.png" in lines_of(out)[16]["image"]
+
+
+def test_nothing_but_broken_pictures(model, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no picture")
+    assert main(["detect", str(model), str(tmp_path / "images"), str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "a.png" in capsys.readouterr().err and [set(line) for line in lines_of(tmp_path / "out")] == [{"image", "error"}]
+
+
+def test_detect_refuses_a_folder_of_another_detector(model, product, tmp_path, refused):
+    other, out, picture = tmp_path / "other", tmp_path / "out", product / "test" / "square" / "002.png"
+    assert main(["train", str(product), str(other), "--device", "cpu", *SET, "quantile=0.5"]) == 0
+    assert main(["detect", str(model), str(picture), str(out), "--device", "cpu"]) == 0
     before = (out / "results.jsonl").read_bytes()
-    assert len(lines_of(out)) == 16
-    (images / "016.png").write_bytes(whole)
-    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
-    assert (out / "results.jsonl").read_bytes().startswith(before) and len(lines_of(out)) == 17
+    assert "another detector" in refused("detect", other, picture, out, "--device", "cpu")
+    assert "another detector" in refused("detect", model, picture, out, "--device", "cpu", "--maps", "npy")
+    assert "is a file" in refused("detect", model, picture, out / "results.jsonl", "--device", "cpu")
+    assert (out / "results.jsonl").read_bytes() == before
 
 
-def refused_after_progress(refused, model, images, out):
-    import contextlib
-    import io
-
-    err = io.StringIO()
-    with contextlib.redirect_stderr(err):  # two batches: a progress bar comes before the sentence
-        assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 2
-    return err.getvalue().replace("\r", "\n").strip().splitlines()[-1]
-
-
-def test_results_of_a_test_set_range_survive_a_broken_picture(product, tmp_path, refused):
-    """With map_range "test" every run starts anew, but only once its results are there."""
+def test_a_test_set_range_starts_anew_and_keeps_the_old_results_until_then(product, tmp_path, monkeypatch):
     model, images, out = tmp_path / "model", tmp_path / "images", tmp_path / "out"
     shutil.copytree(product / "test" / "square", images)
+    run = ["detect", str(model), str(images), str(out), "--device", "cpu"]
     assert main(["train", str(product), str(model), "--device", "cpu", *SET, "map_range=test"]) == 0
-    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
-    before = (out / "results.jsonl").read_bytes()
-    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
-    assert [line["image"] for line in lines_of(out)] == [json.loads(line)["image"] for line in before.splitlines()]
+    assert main(run) == 0
+    before = lines_of(out)
+    assert main(run) == 0
+    assert [line["image"] for line in lines_of(out)] == [line["image"] for line in before]
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "predict", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(run) == 130 and len(lines_of(out)) == len(before)
     (images / "001.png").write_bytes((images / "001.png").read_bytes()[:200])
-    assert "001.png" in refused("detect", model, images, out, "--device", "cpu")
-    assert (out / "results.jsonl").read_bytes() == before
+    assert main(run) == 2
+    assert [("score" in line) for line in lines_of(out)] == [True] * (len(before) - 1) + [False]
 
 
 def test_a_half_written_last_line_is_done_again(model, product, tmp_path):
@@ -315,8 +327,6 @@ def test_detect_with_what_cannot_be_used(model, product, tmp_path, refused):
     assert "does not exist" in refused("detect", model, tmp_path / "none", out)
     (tmp_path / "empty").mkdir()
     assert "holds no picture" in refused("detect", model, tmp_path / "empty", out)
-    (tmp_path / "note.txt").write_text("x")
-    assert "note.txt" in refused("detect", model, tmp_path / "note.txt", out)
     damaged = tmp_path / "damaged"
     shutil.copytree(model, damaged)
     (damaged / "state.safetensors").write_bytes(b"x")

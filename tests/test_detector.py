@@ -15,9 +15,10 @@ from ddad import calibration, detector, evaluation, experiments, metrics, saved_
 from ddad.detector import Detector, pick_device, split
 from ddad.evaluation import TestSet
 from ddad.latent_projection import LatentProjection
+from ddad.manifest import MANIFEST, ModelError, read_manifest, sha256
 from ddad.metrics import PixelRanking
 from ddad.noise_predictor import build_unet
-from ddad.saved_model import MANIFEST, STATE, UNET, ModelError, read_manifest, sha256
+from ddad.saved_model import STATE, UNET
 from ddad.settings import Settings, SettingsError
 
 TestSet.__test__ = False

@@ -1,0 +1,46 @@
+"""The records beside models and results: JSON, written whole or not at all; read without torch."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+MANIFEST = "manifest.json"
+
+
+class ModelError(ValueError):
+    """A saved detector that is missing, damaged or does not fit; the sentence names the file and what to do."""
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """manifest.json of a saved detector; ModelError when there is none or it is not one."""
+    path = Path(folder) / MANIFEST
+    if not path.exists():
+        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+        raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")
+    return manifest
+
+
+def write_json(path: Path, value) -> None:
+    """Written aside, then renamed: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict:
+    """Versions that shape a result: Python, the packages that compute, and this one."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("ddad", "torch", "diffusers", "numpy")}
