@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test lint notebooks book clean
+.PHONY: demo test lint notebooks check-notebooks book serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,11 +15,18 @@ test: lint
 lint: $(VENV)/dev
 	$(BIN)/ruff check
 
-notebooks: $(VENV)/book
-	for n in notebooks/*.ipynb; do $(BIN)/papermill --no-progress-bar --cwd notebooks -k python3 $$n $$n || exit 1; done
+notebooks: $(VENV)/book                 # runs the stale ones and writes them back
+	$(BIN)/python book/run_notebooks.py update
+
+check-notebooks: $(VENV)/book           # runs all and compares what they record
+	$(BIN)/python book/run_notebooks.py check
 
 book: $(VENV)/book
-	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going
+	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
+	$(BIN)/python book/check_pages.py
+
+serve: book
+	$(BIN)/python -m http.server 8000 --directory _build/html
 
 clean:
 	rm -rf $(VENV) build _build

@@ -1,0 +1,87 @@
+"""Asserts that every page of the contents was built, with its outputs and below two megabytes, and that links within the site lead somewhere."""
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE, LIMIT = ROOT / "_build/html", 2_000_000
+
+
+class Page(HTMLParser):
+    """What a page links to, the names in it, its pictures, and pictures without words for those who do not see them."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.names, self.pictures, self.undescribed = [], set(), 0, []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.names |= {found[key] for key in ("id", "name") if found.get(key)}
+        self.links += [found[key] for key in ("href", "src") if found.get(key)]
+        if tag == "img":
+            self.pictures += 1
+            if "alt" not in found:
+                self.undescribed.append(found.get("src", "")[:60])
+
+
+def contents() -> list[str]:
+    """The pages of the table of contents."""
+    toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text(encoding="utf-8"))
+    return [toc["root"], *[chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]]
+
+
+def expected_figures(name: str) -> int:
+    """Figures in the outputs of a notebook; none for a page of prose."""
+    path = ROOT / f"{name}.ipynb"
+    if not path.exists():
+        return 0
+    outputs = [output.get("data", {}) for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+    return sum("image/png" in data or "<img" in data.get("text/html", "") for data in outputs)
+
+
+def broken(path: Path, pages: dict[Path, Page]) -> list[str]:
+    """Links of a page that lead nowhere within the site."""
+    said = []
+    for link in pages[path].links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc or link.startswith(("data:", "#")) and link in ("#", "data:"):
+            continue
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        if target.is_dir():
+            target /= "index.html"
+        if not target.exists():
+            said.append(f"{path.name}: {link} leads nowhere")
+        elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].names:
+            said.append(f"{path.name}: {link} names nothing on that page")
+    return said
+
+
+def main() -> int:
+    said, paths = [], {name: SITE / f"{name}.html" for name in contents()}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    if missing:
+        print("not built: " + ", ".join(missing))
+        return 1
+    pages = {path.resolve(): Page(path) for path in paths.values()}
+    for name, path in paths.items():
+        page = pages[path.resolve()]
+        if page.pictures < expected_figures(name):
+            said.append(f"{name}: {page.pictures} figures, {expected_figures(name)} in the notebook")
+        if path.stat().st_size > LIMIT:
+            said.append(f"{name}: {path.stat().st_size} bytes, more than {LIMIT}")
+        said += [f"{name}: no description of {picture}" for picture in page.undescribed]
+        said += broken(path.resolve(), pages)
+    stray = re.compile(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)"')
+    said += [f"{name}: asks another host for {found}" for name, path in paths.items() for found in stray.findall(path.read_text(encoding="utf-8"))]
+    print("\n".join(said) or f"{len(paths)} pages, complete")
+    return int(bool(said))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

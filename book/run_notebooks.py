@@ -1,0 +1,118 @@
+"""Runs the notebooks with papermill: `update` writes them back executed, `check` compares a new run's metrics with the committed ones.
+
+    python book/run_notebooks.py check  [--scale smoke] [notebooks/05_..ipynb ..]
+    python book/run_notebooks.py update [notebooks/05_..ipynb ..]
+
+A notebook carries a fingerprint of all that shapes its outputs: its own cells, the package's source and weights, and the lock. `update`
+runs only those whose fingerprint does not match; a test fails while there is one.
+"""
+import argparse
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import nbformat
+from set_repository import with_set_up
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+METRICS = "application/vnd.ddad.metrics+json"
+TOLERANCE = 0.03        # of a metric's committed value: between two machines with the same lock
+SHAPING = [*sorted((ROOT / "ddad").glob("*.py")), *sorted((ROOT / "ddad/weights").rglob("*.safetensors")),
+           *sorted((ROOT / "ddad/weights").rglob("manifest.json")), ROOT / "requirements.lock"]
+PACKAGES = ("torch", "diffusers", "numpy", "scikit-learn")
+
+
+def sources() -> dict[str, str]:
+    """SHA-256 of every file outside the notebooks that shapes an output; line ends do not count in text."""
+    def content(path: Path) -> bytes:
+        whole = path.read_bytes()
+        return whole if path.suffix == ".safetensors" else whole.replace(b"\r\n", b"\n")
+    return {path.relative_to(ROOT).as_posix(): hashlib.sha256(content(path)).hexdigest() for path in SHAPING}
+
+
+def fingerprint(notebook, files: dict[str, str] | None = None) -> str:
+    """SHA-256 over the code cells with their tags, and `sources`. The prose, the set-up and the foot change no output."""
+    cells = [[cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells
+             if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
+    return hashlib.sha256(json.dumps([cells, files or sources()], sort_keys=True).encode()).hexdigest()
+
+
+def metrics(notebook) -> dict[str, float]:
+    """All that its cells recorded."""
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            found |= output.get("data", {}).get(METRICS, {})
+    return found
+
+
+def differences(committed: dict, new: dict) -> list[str]:
+    """A sentence for each metric that is missing, new, or further than TOLERANCE from what was committed."""
+    said = [f"{name} is recorded in one of the two runs only" for name in sorted(committed.keys() ^ new.keys())]
+    for name in sorted(committed.keys() & new.keys()):
+        if abs(new[name] - committed[name]) > TOLERANCE * abs(committed[name]) + 1e-6:
+            said.append(f"{name} is {new[name]:.6g}, committed {committed[name]:.6g}")
+    return said
+
+
+def run(path: Path, scale: str | None):
+    """The notebook executed in its folder, and the seconds it took."""
+    import papermill
+    out = ROOT / "build" / "notebooks" / path.name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=path.parent, progress_bar=False)
+    return nbformat.read(out, 4), time.perf_counter() - started
+
+
+def tidy(notebook, path: Path, seconds: float) -> None:
+    """Leave what a reader needs: outputs without the times of each cell, the fingerprint, and a foot that says what was run."""
+    for cell in notebook.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb") and v}
+    notebook.cells = [cell for cell in notebook.cells if "foot" not in cell.metadata.get("tags", [])]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
+    import torch
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+    from importlib.metadata import version
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    words = (f"Executed {datetime.now(timezone.utc):%Y-%m-%d} in {seconds:.0f} s on {platform.system()}, {device}; package at commit {commit}; "
+             f"Python {platform.python_version()}, {versions}.")
+    foot = nbformat.v4.new_markdown_cell("---\n" + words, metadata={"tags": ["foot"]})
+    foot.id = "foot"
+    notebook.cells.append(foot)
+    with_set_up(notebook)
+    own = {"fingerprint": fingerprint(notebook)}
+    notebook.metadata = {"kernelspec": notebook.metadata.kernelspec, "language_info": {"name": "python"}, "ddad": own}
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("what", choices=("check", "update"))
+    options.add_argument("--scale", help="smoke, laptop or paper, instead of what the notebook says; metrics are then not compared")
+    options.add_argument("notebooks", nargs="*", type=Path)
+    given = options.parse_args()
+    failed = False
+    for path in [p.resolve() for p in given.notebooks] or NOTEBOOKS:
+        committed = nbformat.read(path, 4)
+        if given.what == "update" and committed.metadata.get("ddad", {}).get("fingerprint") == fingerprint(committed):
+            print(f"{path.name}: up to date")
+            continue
+        executed, seconds = run(path, given.scale)
+        said = [] if given.what == "update" or given.scale else differences(metrics(committed), metrics(executed))
+        print(f"{path.name}: {seconds:.0f} s, {len(metrics(executed))} metrics" + "".join(f"\n  {line}" for line in said), flush=True)
+        failed |= bool(said)
+        if given.what == "update":
+            tidy(executed, path, seconds)
+            nbformat.write(executed, path)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
