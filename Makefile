@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test lint notebooks check-notebooks book serve clean
+.PHONY: demo test lint notebooks check-notebooks book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -24,6 +24,9 @@ check-notebooks: $(VENV)/book           # runs all and compares what they record
 book: $(VENV)/book
 	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
 	$(BIN)/python book/check_pages.py
+
+check-site: $(VENV)/book                # after `make book`; needs Chromium and its driver
+	$(BIN)/python book/check_site.py
 
 serve: book
 	$(BIN)/python -m http.server 8000 --directory _build/html

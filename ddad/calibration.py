@@ -17,7 +17,7 @@ from . import anomaly_map as maps
 from .metrics import PixelRanking
 from .settings import Settings
 
-T_MAX, SMALLEST_BIN = (80, 160, 300, 400, 500), (0.2, 0.6, 1.0)        # the bin as a share of all bins
+T_MAX, SMALLEST_BIN = (80, 160, 300, 400, 500, 650), (0.2, 0.6, 1.0)        # the bin as a share of all bins
 GUIDANCE, LAMBDA = (0.33, 0.66), (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
 
 
