@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -63,12 +64,14 @@ def differences(committed: dict, new: dict) -> list[str]:
 
 
 def run(path: Path, scale: str | None):
-    """The notebook executed in its folder, and the seconds it took."""
+    """The notebook executed in an empty folder, and the seconds it took."""
     import papermill
-    out = ROOT / "build" / "notebooks" / path.name
-    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = ROOT / "build" / "notebooks" / path.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    out = folder / path.name
     started = time.perf_counter()
-    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=path.parent, progress_bar=False)
+    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False)
     return nbformat.read(out, 4), time.perf_counter() - started
 
 

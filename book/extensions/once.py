@@ -1,8 +1,11 @@
-"""Sphinx adds thebe's script to a page twice, which is an error in the browser's console; no page here runs code, so it is left out."""
+"""Sphinx adds thebe's scripts to a page twice, an error in the browser's console; no page here runs code, so they are left out."""
 
 
 def leave_out(app, page, template, context, doctree):
-    context["script_files"] = [script for script in context.get("script_files", []) if "thebe" not in str(getattr(script, "filename", script))]
+    def of_thebe(script) -> bool:
+        return "thebe" in (str(getattr(script, "filename", script)) + str(getattr(script, "attributes", ""))).lower()
+
+    context["script_files"] = [script for script in context.get("script_files", []) if not of_thebe(script)]
 
 
 def setup(app):
