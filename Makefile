@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test lint notebooks check-notebooks book check-site serve clean
+.PHONY: demo test lint notebooks lint-notebooks check-notebooks book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,9 @@ lint: $(VENV)/dev
 
 notebooks: $(VENV)/book                 # runs the stale ones and writes them back
 	$(BIN)/python book/run_notebooks.py update
+
+lint-notebooks: $(VENV)/book             # executed with the present code, short cells, described figures
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 check-notebooks: $(VENV)/book           # runs all and compares what they record
 	$(BIN)/python book/run_notebooks.py check

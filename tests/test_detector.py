@@ -486,7 +486,7 @@ def test_the_grid_fits_the_schedule():
     grid = calibration.grid(tiny(timesteps=100))
     assert {row["T_max"] for row in grid} == {80} and [row["smallest_bin"] for row in grid] == [2, 6, 10]
     assert all(tiny(bins=3).change(**row) for row in calibration.grid(tiny(bins=3)))
-    assert {row["T_max"] for row in calibration.grid(tiny())} == {80, 160, 300, 400, 500}
+    assert {row["T_max"] for row in calibration.grid(tiny())} == {80, 160, 300, 400, 500, 650}
 
 
 def test_regret(fitted, monkeypatch):
