@@ -76,9 +76,11 @@ def run(path: Path, scale: str | None):
 
 
 def tidy(notebook, path: Path, seconds: float) -> None:
-    """Leave what a reader needs: outputs without the times of each cell, the fingerprint, and a foot that says what was run."""
+    """Leave what a reader needs: outputs without bars and the times of each cell, the fingerprint, and a foot that says what was run."""
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb") and v}
+        if cell.cell_type == "code":                                    # progress bars and the libraries' warnings
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     notebook.cells = [cell for cell in notebook.cells if "foot" not in cell.metadata.get("tags", [])]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
     import torch
