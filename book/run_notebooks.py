@@ -24,6 +24,7 @@ from set_repository import with_set_up
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METRICS = "application/vnd.ddad.metrics+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 TOLERANCE = 0.03        # of a metric's committed value: between two machines with the same lock
 SHAPING = [*sorted((ROOT / "ddad").glob("*.py")), *sorted((ROOT / "ddad/weights").rglob("*.safetensors")),
            *sorted((ROOT / "ddad/weights").rglob("manifest.json")), ROOT / "requirements.lock"]
@@ -80,7 +81,7 @@ def tidy(notebook, path: Path, seconds: float) -> None:
     for cell in notebook.cells:
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb") and v}
         if cell.cell_type == "code":                                    # progress bars and the libraries' warnings
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr" and WIDGET not in output.get("data", {})]
     notebook.cells = [cell for cell in notebook.cells if "foot" not in cell.metadata.get("tags", [])]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
     import torch
