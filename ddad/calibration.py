@@ -107,7 +107,7 @@ def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict], l
     observed = [detector.observe(x0, i * 16) for i, x0 in enumerate(images.split(16))]
     labels, table, size = masks.any((1, 2)), [], images.shape[-1]
     good = torch.from_numpy(~labels)
-    for candidate in tqdm(candidates, "calibrate", leave=False):
+    for candidate in tqdm(candidates, "calibrate", leave=False, delay=2):
         changed = detector.under(detector.settings.change(**candidate))
         A_l, A_f = (torch.cat(part).cpu() for part in zip(*[changed.respond(seen, size)[:2] for seen in observed]))
         ranges = maps.Ranges.of(A_l[good], A_f[good])

@@ -111,13 +111,13 @@ def _vae(options):
 
 def train(options) -> None:
     from .detector import Detector
-    from .evaluation import load_train
+    from .evaluation import load_held_out, load_train
     from .saved_model import may_hold
     settings = _settings(options)
     may_hold(options.out)                                              # rather now than after the training
-    images = load_train(options.data, settings)
+    images, held_out = load_train(options.data, settings), load_held_out(options.data, settings)
     checkpoint = options.out.with_name(options.out.name + ".training.safetensors")
-    detector = Detector.fit(images, settings, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
+    detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
     detector.save_pretrained(options.out)
     checkpoint.unlink(missing_ok=True)
     kept = ("T_max", "smallest_bin", "guidance", "lam")

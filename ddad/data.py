@@ -1,6 +1,7 @@
 """Reading a product's pictures and masks from a folder in MVTec AD's layout.
 
     root/train/good/*                        defect-free pictures, the only ones that training sees
+    root/validation/good/*                   where given: the held-out good pictures; else a share of train/good is held out
     root/test/good/*, root/test/<kind>/*     test pictures; every folder but ``good`` holds one kind of defect
     root/ground_truth/<kind>/<stem>_mask.png their masks; also <stem>.png, or a folder <stem>/ of several masks (their
                                              union counts, as MVTec LOCO has it)
@@ -61,6 +62,12 @@ def train_items(root: str | Path) -> list[Item]:
     return [Item(path, "good", None) for path in list_images(Path(root) / "train" / "good")]
 
 
+def held_out_items(root: str | Path) -> list[Item]:
+    """The pictures of validation/good, sorted; none where that folder does not exist. Raises DataError where it is empty."""
+    folder = Path(root) / "validation" / "good"
+    return [Item(path, "good", None) for path in list_images(folder)] if folder.exists() else []
+
+
 def test_items(root: str | Path) -> list[Item]:
     """The pictures of test/*/, sorted by kind and name, each defective one with its mask.
 
@@ -105,15 +112,15 @@ def read_item(item: Item, size: int, rule: str = "area") -> tuple[Tensor, Tensor
     return _to_tensor(picture, size), _resize_mask(defect, size, rule)
 
 
-def read_images(paths: Sequence[str | Path], size: int, progress: bool = True) -> Tensor:
-    """Pictures as (N, 3, size, size), float32 in [-1, 1], in the order given, with a bar if there are many.
+def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
+    """Pictures as (N, 3, size, size), float32 in [-1, 1], in the order given.
 
     Raises DataError for the first that cannot be read.
     """
     images = torch.empty(len(paths), 3, size, size)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes and resizes outside the GIL
         read = pool.map(lambda path: read_image(path, size), paths)
-        for i, image in enumerate(tqdm(read, "reading", len(paths), disable=not progress or len(paths) < 64)):
+        for i, image in enumerate(tqdm(read, "reading", len(paths), leave=False, delay=2)):
             images[i] = image
     return images
 
@@ -121,11 +128,11 @@ def read_images(paths: Sequence[str | Path], size: int, progress: bool = True) -
 def check(root: str | Path, size: int) -> dict:
     """Reads every file and reports, ready for JSON, what is there and all that is wrong, not only the first of it.
 
-    train, test: number of pictures of each kind
+    train, test: number of pictures of each kind; validation: number of good pictures held out
     image_sizes, image_modes: number of readable pictures of each "WIDTHxHEIGHT" (upright) and of each Pillow mode
     masks: found (a number), and the pictures with a mask that is missing, empty, of another size (other_size), or not
         empty but gone at `size` by the rule "area" (vanishing); empty and vanishing masks are no problem in themselves
-    unreadable: the files that were refused; ignored: entries of train/, test/ and their folders that are not used
+    unreadable: the files that were refused; ignored: entries of train/, validation/, test/ and their folders that are not used
     problems: a sentence each; usable: whether there are none
     Files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
@@ -133,9 +140,9 @@ def check(root: str | Path, size: int) -> dict:
     masks = {"found": 0, "missing": [], "empty": [], "other_size": [], "vanishing": []}
     unreadable, (test, problems) = [], _scan_test(root)
     try:
-        train = train_items(root)
+        train, held_out = train_items(root), held_out_items(root)
     except DataError as error:
-        train, problems = [], [str(error), *problems]
+        train, held_out, problems = [], [], [str(error), *problems]
     kinds = Counter(item.kind for item in test)
     if test and not {"good"} < set(kinds):
         problems.append(f"{root / 'test'} holds only {', '.join(kinds)}: add {'defects' if 'good' in kinds else 'good'} to tell good from bad.")
@@ -148,7 +155,7 @@ def check(root: str | Path, size: int) -> dict:
             unreadable.append(name(path))
             problems.append(str(error))
 
-    for item in tqdm(train + test, "checking", disable=len(train + test) < 64):
+    for item in tqdm(train + held_out + test, "checking", leave=False, delay=2):
         picture, mode = attempt(_open, item.path) or (None, None)
         if picture:
             sizes[f"{picture.width}x{picture.height}"] += 1
@@ -168,10 +175,11 @@ def check(root: str | Path, size: int) -> dict:
             masks["other_size"].append(name(item.path))
             problems.append(problem)
 
-    folders, used = {item.path.parent for item in train + test}, {item.path for item in train + test}
-    searched = [folder for folder in (root / "train", root / "test", *sorted(folders)) if folder.is_dir()]
+    used = {item.path for item in train + held_out + test}
+    folders = {path.parent for path in used}
+    searched = [folder for folder in (root / "train", root / "validation", root / "test", *sorted(folders)) if folder.is_dir()]
     return {
-        "root": str(root), "size": size, "train": dict(Counter(item.kind for item in train)), "test": dict(kinds),
+        "root": str(root), "size": size, "train": dict(Counter(item.kind for item in train)), "validation": len(held_out), "test": dict(kinds),
         "image_sizes": dict(sizes), "image_modes": dict(modes), "masks": masks, "unreadable": unreadable,
         "ignored": [name(path) for folder in searched for path in _entries(folder) if path not in used | folders],
         "problems": problems, "usable": not problems,

@@ -71,26 +71,28 @@ class Detector:
         self.record: dict = {}
 
     @classmethod
-    def fit(cls, images: Tensor, settings: Settings | None = None, *, device: str = "auto", vae=None, unet=None, phi=None,
-            calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
+    def fit(cls, images: Tensor, settings: Settings | None = None, *, held_out: Tensor | None = None, device: str = "auto",
+            vae=None, unet=None, phi=None, calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
         """Learn one product from its good images (N, 3, H, W) in [-1, 1].
 
+        held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
         T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
         are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`.
         Raises SettingsError, BackboneError, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
-        started, record = time.perf_counter(), {"images": len(images), "seconds": {}}
+        started, record = time.perf_counter(), {"seconds": {}}
 
         def timed(stage: str) -> None:
             nonlocal started
             record["seconds"][stage], started = round(time.perf_counter() - started, 2), time.perf_counter()
 
-        train, held_out = split(images, settings)
+        train, held_out = split(images, settings) if held_out is None else (images, held_out)
         if len(train) < settings.neighbours + 1:
             raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "
                              "add good images, or lower neighbours or held_out")
+        record |= {"images": len(train) + len(held_out), "held_out": len(held_out)}
         if calibrate:
             enough(held_out)
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
@@ -190,7 +192,7 @@ class Detector:
         With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given.
         """
         parts = []
-        for i, x0 in enumerate(tqdm(images.split(batch), "detect", leave=False, disable=len(images) < 32)):
+        for i, x0 in enumerate(tqdm(images.split(batch), "detect", leave=False, delay=2)):
             seen = self.observe(x0, i * batch)
             parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
         A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*parts))

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
 from . import metrics
-from .data import read_images, read_item, test_items, train_items
+from .data import held_out_items, read_images, read_item, test_items, train_items
 from .detector import Detector, Prediction
 from .latent_projection import LatentProjection
 from .settings import Settings
@@ -34,11 +34,16 @@ def load_train(root: str | Path, settings: Settings) -> Tensor:
     return read_images([item.path for item in train_items(root)], settings.image_size)
 
 
+def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
+    """The images of validation/good (N, 3, H, W) in [-1, 1], or None where that folder does not exist. Raises DataError."""
+    items = held_out_items(root)
+    return read_images([item.path for item in items], settings.image_size) if items else None
+
+
 def load_test(root: str | Path, settings: Settings) -> TestSet:
     """The test images and masks, by the settings' mask rule. Raises DataError."""
     items = test_items(root)
-    bar = tqdm(items, "read", leave=False, disable=len(items) < 64)
-    images, masks = zip(*[read_item(item, settings.image_size, settings.mask_rule) for item in bar])
+    images, masks = zip(*[read_item(item, settings.image_size, settings.mask_rule) for item in tqdm(items, "read", leave=False, delay=2)])
     return TestSet(torch.stack(images), torch.stack(masks).numpy(), np.array([item.kind != "good" for item in items], int),
                    [item.kind for item in items], [item.path for item in items])
 
@@ -86,7 +91,7 @@ def neighbour_floor(phi, train: Tensor, test: TestSet, settings: Settings, patch
     bank = torch.cat([f.flatten(2).transpose(1, 2)[:, torch.randperm(f[0, 0].numel(), generator=draws)[:each]].flatten(0, 1)
                       for f in (patch_features(x0.to(device)) for x0 in train.split(16))])[:patches]
     parts = []
-    for x0 in tqdm(test.images.split(4), "neighbours", leave=False):
+    for x0 in tqdm(test.images.split(4), "neighbours", leave=False, delay=2):
         f = patch_features(x0.to(device))
         distance = torch.cdist(f.flatten(2).transpose(1, 2).flatten(0, 1), bank).amin(1).view(len(x0), *f.shape[-2:])
         parts.append(maps.upsample(distance, x0.shape[-1], settings).cpu())
@@ -98,7 +103,7 @@ def neighbour_floor(phi, train: Tensor, test: TestSet, settings: Settings, patch
 def vae_floor(projection: LatentProjection, phi, test: TestSet, settings: Settings) -> dict:
     """The autoencoder alone: D(E(x0)) against x0, without any denoising, by pixels and by the features' cosine."""
     pixels, features, size = [], [], test.images.shape[-1]
-    for x0 in tqdm(test.images.split(16), "autoencoder", leave=False):
+    for x0 in tqdm(test.images.split(16), "autoencoder", leave=False, delay=2):
         x0 = x0.to(projection.device)
         x0_hat = projection.decode(projection.encode(x0))
         pixels.append((x0 - x0_hat).abs().mean(1).cpu())

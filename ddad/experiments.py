@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from .calibration import LAMBDA, best, grid, sweep
 from .detector import Detector, Prediction, split
-from .evaluation import TestSet, evaluate, load_test, load_train, neighbour_floor, vae_floor
+from .evaluation import TestSet, evaluate, load_held_out, load_test, load_train, neighbour_floor, vae_floor
 from .features import load_features
 from .manifest import versions, write_json
 from .settings import Settings
@@ -24,7 +25,8 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
     """
     path = out / "ablation.json"
     rows = json.loads(path.read_text()) if path.exists() else []
-    images, test = load_train(root, settings), load_test(root, settings)
+    images, validation, test = (load(root, settings) for load in (load_train, load_held_out, load_test))
+    fit = partial(Detector.fit, images, held_out=validation, device=device)
 
     def add(name: str, seed: int, detector: Detector, found: Prediction | None = None) -> Prediction:
         result, found = evaluate(detector, test, found=found)
@@ -37,8 +39,8 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
     for seed in seeds:
         seeded, done = settings.change(seed=seed), {row["variant"] for row in rows if row["seed"] == seed}
         if {*ONE_MAP, *OTHER_PATH, "features not fine-tuned"} - done:
-            detector = _fit_or_load(out / f"latents-{seed}", images, seeded, vae, device)
-            _, held_out = split(images, seeded)
+            detector = _fit_or_load(fit, out / f"latents-{seed}", seeded, vae, device)
+            held_out = split(images, seeded)[1] if validation is None else validation
             found = None
             for name, change in ONE_MAP.items():                      # the same reconstructions, weighed differently
                 if name not in done:
@@ -50,16 +52,16 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
                     add(name, seed, variant)
             if "features not fine-tuned" not in done:
                 untuned = detector.settings.change(tune_epochs=0)
-                add("features not fine-tuned", seed, Detector.fit(images, untuned, device=device, vae=vae, unet=detector.unet))
+                add("features not fine-tuned", seed, fit(untuned, vae=vae, unet=detector.unet))
         if "pixels, not latents" not in done:
-            add("pixels, not latents", seed, _fit_or_load(out / f"pixels-{seed}", images, seeded.change(vae="pixels", train_vae=""), None, device))
+            add("pixels, not latents", seed, _fit_or_load(fit, out / f"pixels-{seed}", seeded.change(vae="pixels", train_vae=""), None, device))
     return rows
 
 
-def _fit_or_load(folder: Path, images, settings: Settings, vae, device: str) -> Detector:
+def _fit_or_load(fit, folder: Path, settings: Settings, vae, device: str) -> Detector:
     if not folder.exists():
         checkpoint = folder.with_name(folder.name + ".safetensors")
-        Detector.fit(images, settings, device=device, vae=vae, checkpoint=checkpoint).save_pretrained(folder)
+        fit(settings, vae=vae, checkpoint=checkpoint).save_pretrained(folder)
     return Detector.from_pretrained(folder, device=device, vae=vae)
 
 

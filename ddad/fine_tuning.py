@@ -56,7 +56,7 @@ def fine_tune(phi, images: Tensor, reconstruct: Callable[..., Tensor], settings:
     for epoch in range(settings.tune_epochs):
         losses = []
         order = torch.randperm(len(images), generator=generator).split(settings.tune_batch)
-        for rows in tqdm(order, f"fine-tune, epoch {epoch + 1} of {settings.tune_epochs}", leave=False):
+        for rows in tqdm(order, f"fine-tune, epoch {epoch + 1} of {settings.tune_epochs}", leave=False, delay=2):
             x0 = images[rows].to(device)
             x0_hat = reconstruct(rows, *random_level(len(rows), settings, generator))
             with torch.set_grad_enabled(settings.tune_gradient == "both"):

@@ -37,7 +37,7 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
     if not together:
         log.write_text("".join(map(_as_line, lines)), encoding="utf-8")
     batch, faults = len(paths) if together else batch, []
-    for start in tqdm(range(0, len(left), batch), "detect", disable=len(left) <= batch):
+    for start in tqdm(range(0, len(left), batch), "detect", leave=False, delay=2):
         images, part, refused = _readable(left[start : start + batch], detector.settings.image_size)
         found = detector.predict(images) if part else None
         made = []

@@ -67,7 +67,7 @@ class LatentProjection:
 
     def encode_all(self, images: Tensor, batch: int = 16) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation (N, C, H/8, W/8) of many images, on the CPU: training encodes each of them once."""
-        parts = [self.posterior(x0) for x0 in tqdm(images.split(batch), "encode", leave=False, disable=len(images) < 64)]
+        parts = [self.posterior(x0) for x0 in tqdm(images.split(batch), "encode", leave=False, delay=2)]
         mean, std = zip(*parts)
         return torch.cat(mean).cpu(), None if std[0] is None else torch.cat(std).cpu()
 

@@ -509,7 +509,7 @@ def plan(product: str, index: int, seed: int) -> tuple[str, float]:
 
 
 def make(root: Path, products: Sequence[str] = PRODUCTS, size: int = 128, train: int = 240, test_good: int = 60,
-         test_defect: int = 90, seed: int = 0, progress: bool = True) -> None:
+         test_defect: int = 90, seed: int = 0) -> None:
     """Write a data set in the layout of MVTec AD, with `defects.csv` in each product's folder and `make.json` in root.
 
     An image depends on seed, product, split and its index alone. A defect keeps its index as its name, so
@@ -526,7 +526,7 @@ def make(root: Path, products: Sequence[str] = PRODUCTS, size: int = 128, train:
     jobs = [(split, i) for split, count in enumerate((train, test_good, test_defect)) for i in range(count)]
     for product in products:
         folder, rows = root / product, ["image,kind,area_fraction,logical"]
-        for split, i in tqdm(jobs, desc=product, disable=not progress):
+        for split, i in tqdm(jobs, product, leave=False, delay=2):
             kind, area = plan(product, i, seed) if split == 2 else (None, None)
             name = f"{'test' if split else 'train'}/{kind or 'good'}/{i:03}.png"
             mask_path = folder / "ground_truth" / (kind or "good") / f"{i:03}_mask.png"

@@ -27,7 +27,7 @@ class Settings:
     image_size: int = 256                       # H = W of x0, in pixels
     calibration_images: int = 32                # held-out images that a calibration uses, as they are and damaged
     precision: str = "float32"                  # or "bfloat16": autoencoder and U-Net outside training, two to three times faster
-    held_out: float = 0.2                       # share of the good images kept from training, for ranges, threshold, calibration
+    held_out: float = 0.2                       # share of train/good kept for ranges, threshold, calibration, unless validation/good exists
 
     # latent projection
     vae: str = "stabilityai/sd-vae-ft-mse"      # Hugging Face id, folder, "embedded", "pixels", or FILE.py:CALLABLE

@@ -49,7 +49,7 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
         done, losses = _resume(checkpoint, names, weights, averaged, optimiser, made_with)
-    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1):
+    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1, delay=2):
         loss = loss_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)

@@ -103,6 +103,18 @@ def test_train_leaves_a_detector_and_nothing_else(model):
     assert loaded.settings.vae == "pixels" and loaded.record["images"] == 16 and loaded.threshold is not None
 
 
+def test_train_holds_out_validation_pictures_where_there_are_some(product, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(product, data)
+    (data / "validation" / "good").mkdir(parents=True)
+    kept = sorted((data / "train" / "good").iterdir())[::3]
+    for path in kept:
+        path.rename(data / "validation" / "good" / path.name)
+    assert main(["train", str(data), str(tmp_path / "model"), "--device", "cpu", *SET]) == 0
+    record = Detector.from_pretrained(tmp_path / "model", device="cpu").record
+    assert record["held_out"] == len(kept) == 6 and record["images"] == 16
+
+
 def test_show(model, capsys, refused, tmp_path):
     assert main(["show", str(model)]) == 0
     shown = json.loads(capsys.readouterr().out)

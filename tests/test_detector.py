@@ -73,6 +73,16 @@ def test_what_a_fit_and_a_prediction_hold(fitted, test_images):
     assert len(fitted.dynamic_noise.bank) == 12 and math.isfinite(fitted.threshold) and json.dumps(fitted.record)
 
 
+def test_given_held_out_images_take_the_place_of_a_share(fitted):
+    good = good_images(16)
+    train, held_out = split(good, fitted.settings)
+    again = Detector.fit(train, fitted.settings, held_out=held_out, device="cpu", unet=fitted.unet)
+    assert again.record["images"] == 16 and again.record["held_out"] == len(held_out) == 4 and len(again.dynamic_noise.bank) == 12
+    assert again.threshold == fitted.threshold and again.ranges == fitted.ranges
+    other = Detector.fit(train, fitted.settings, held_out=good_images(4, seed=9), device="cpu", unet=fitted.unet)
+    assert other.threshold != fitted.threshold and torch.equal(other.dynamic_noise.bank, again.dynamic_noise.bank)
+
+
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_batch_size_does_not_change_a_score(fitted, test_images, batch):
     close(fitted.predict(test_images, batch), fitted.predict(test_images, 7))

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from ddad import products
 from ddad.products import KINDS, PRODUCTS, make, plan, render
 
-COUNTS = dict(size=64, train=2, test_good=2, test_defect=8, progress=False)
+COUNTS = dict(size=64, train=2, test_good=2, test_defect=8)
 EVERY_KIND = [(product, kind) for product in PRODUCTS for kind in KINDS[product]]
 
 
