@@ -104,3 +104,11 @@ def frames(pictures: list[np.ndarray], captions: list[str], control: str, alt: s
 }})();
 </script>
 </figure>""", alt)
+
+
+def live(show, **choices):
+    """`frames` for a running notebook: a slider for each list of values; `show(**values)` makes the picture (H, W, 3) uint8 anew."""
+    from IPython.display import display
+    from ipywidgets import SelectionSlider, interactive
+    sliders = {name: SelectionSlider(options=list(values), description=name, continuous_update=False) for name, values in choices.items()}
+    return interactive(lambda **values: display(Image.fromarray(show(**values))), **sliders)
