@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test lint notebooks lint-notebooks check-notebooks book check-site serve clean
+.PHONY: demo test lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,7 @@ test: lint
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check
+	$(BIN)/codespell README.md book ddad notebooks tests
 
 notebooks: $(VENV)/book                 # runs the stale ones and writes them back
 	$(BIN)/python book/run_notebooks.py update
@@ -23,6 +24,9 @@ lint-notebooks: $(VENV)/book             # executed with the present code, short
 
 check-notebooks: $(VENV)/book           # runs all and compares what they record
 	$(BIN)/python book/run_notebooks.py check
+
+sabotage: $(VENV)/book                  # breaks three lines of the method; each must turn a notebook red
+	$(BIN)/python book/sabotage.py
 
 book: $(VENV)/book
 	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all

@@ -1,4 +1,4 @@
-"""Writes the tables of book/results.md and README.md from the recorded runs in book/results/*.json; --check only compares.
+"""Writes the tables of book/results.md, book/ledger.md and README.md from the recorded runs in book/results/*.json; --check only compares.
 
 Each table stands between <!-- table NAME --> and <!-- end -->: no figure on these pages is typed in.
 """
@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 from statistics import mean, stdev
+
+import ledger as claims
 
 BOOK = Path(__file__).parent
 PRODUCTS, REAL = ("blister", "board", "fabric"), ("loco_juice_bottle", "mtd")
@@ -106,7 +108,14 @@ def ablation() -> str:
     return "\n".join(out).rstrip()
 
 
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, ablation)}
+def ledger() -> str:
+    ablations = [load(f"ablation_{name}") for name in (*PRODUCTS, *REAL) if recorded(f"ablation_{name}")]
+    bottle = load("loco_juice_bottle")
+    rows = claims.ledger(ablations, {"result": bottle["result"], "neighbours": bottle["floors"]["neighbours"]})
+    return table(["claim", "tested in", "paper", "ours", "95% interval", "verdict"], rows)
+
+
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, ablation, ledger)}
 
 
 def filled(text: str) -> str:
@@ -116,7 +125,7 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in (BOOK / "results.md", BOOK.parent / "README.md"):
+    for page in (BOOK / "results.md", BOOK / "ledger.md", BOOK.parent / "README.md"):
         text = page.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(page.name)

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METRICS = "application/vnd.ddad.metrics+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
-TOLERANCE = 0.03        # of a metric's committed value: between two machines with the same lock
+CELL_SECONDS = 600      # a cell that takes longer is taken to hang
+TOLERANCE, LEAST = 0.03, 0.005       # of a metric's committed value, and in itself: between two machines with the same lock
 SHAPING = [*sorted((ROOT / "ddad").glob("*.py")), *sorted((ROOT / "ddad/weights").rglob("*.safetensors")),
            *sorted((ROOT / "ddad/weights").rglob("manifest.json")), ROOT / "requirements.lock"]
 PACKAGES = ("torch", "diffusers", "numpy", "scikit-learn")
@@ -59,7 +60,7 @@ def differences(committed: dict, new: dict) -> list[str]:
     """A sentence for each metric that is missing, new, or further than TOLERANCE from what was committed."""
     said = [f"{name} is recorded in one of the two runs only" for name in sorted(committed.keys() ^ new.keys())]
     for name in sorted(committed.keys() & new.keys()):
-        if abs(new[name] - committed[name]) > TOLERANCE * abs(committed[name]) + 1e-6:
+        if abs(new[name] - committed[name]) > max(TOLERANCE * abs(committed[name]), LEAST):
             said.append(f"{name} is {new[name]:.6g}, committed {committed[name]:.6g}")
     return said
 
@@ -72,7 +73,8 @@ def run(path: Path, scale: str | None):
     folder.mkdir(parents=True)
     out = folder / path.name
     started = time.perf_counter()
-    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False)
+    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False,
+                               execution_timeout=CELL_SECONDS)
     return nbformat.read(out, 4), time.perf_counter() - started
 
 

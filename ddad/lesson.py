@@ -108,7 +108,16 @@ def frames(pictures: list[np.ndarray], captions: list[str], control: str, alt: s
 
 def live(show, **choices):
     """`frames` for a running notebook: a slider for each list of values; `show(**values)` makes the picture (H, W, 3) uint8 anew."""
-    from IPython.display import display
-    from ipywidgets import SelectionSlider, interactive
-    sliders = {name: SelectionSlider(options=list(values), description=name, continuous_update=False) for name, values in choices.items()}
-    return interactive(lambda **values: display(Image.fromarray(show(**values))), **sliders)
+    import ipywidgets
+    sliders = {name: ipywidgets.SelectionSlider(options=list(values), description=name, continuous_update=False) for name, values in choices.items()}
+    shown = ipywidgets.Image(format="png")
+
+    def update(_=None) -> None:
+        file = io.BytesIO()
+        Image.fromarray(show(**{name: slider.value for name, slider in sliders.items()})).save(file, "PNG")
+        shown.value = file.getvalue()
+
+    for slider in sliders.values():
+        slider.observe(update, "value")
+    update()
+    return ipywidgets.VBox([*sliders.values(), shown])

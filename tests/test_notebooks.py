@@ -1,5 +1,6 @@
 """The committed notebooks: executed with the present code, short cells, described figures, no trace of the machine."""
 import ast
+import importlib
 import re
 import statistics
 import sys
@@ -66,6 +67,22 @@ def test_one_set_of_parameters(notebook):
 def test_outputs_name_no_path_of_the_machine(notebook):
     text = nbformat.writes(notebook)
     assert not re.search(r"(/tmp/|/home/|/work/|/root/|[A-Z]:\\\\Users)", text)
+
+
+def test_equations_functions_and_chapters_lead_to_one_another():
+    page = (ROOT / "book/notation.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if ".ipynb)" in line]
+    for path in PATHS:
+        text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+        for label in re.findall(r"^\$\$ \((eq-[\w-]+)\)", text, re.M):
+            assert [row for row in rows if f"{{eq}}`{label}`" in row and path.name in row], f"{label} of {path.name} is not in book/notation.md"
+        for shown in re.findall(r"^source\(([\w.]+)\)", text, re.M):
+            name = shown.split("._")[0].split(".")[-1]
+            assert [row for row in rows if re.search(rf"\.{name}`", row)], f"{shown}, shown in {path.name}, is not in book/notation.md"
+    for module, name in re.findall(r"`(\w+)\.(\w+(?:\.\w+)?)`", "\n".join(rows)):
+        target = importlib.import_module(f"ddad.{module}")
+        for part in name.split("."):
+            target = getattr(target, part)
 
 
 def test_a_changed_metric_is_noticed():
