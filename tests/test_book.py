@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ddad.published import PAPER, PAPER_MEAN
 from ddad.settings import PRESETS, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -43,3 +44,9 @@ def test_numbers_in_the_settings_are_those_of_the_page():
 def test_tables_are_those_of_the_recorded_runs():
     done = subprocess.run([sys.executable, str(ROOT / "book" / "make_results.py"), "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_published_means_are_those_of_their_categories():
+    for name, categories in PAPER.items():
+        for k, printed in enumerate(PAPER_MEAN[name]):
+            assert abs(sum(figures[k] for figures in categories.values()) / len(categories) - printed) <= 0.051, (name, k)
