@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METRICS = "application/vnd.ddad.metrics+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+WORKERS = min(4, os.cpu_count() or 1)
 CELL_SECONDS = 600      # a cell that takes longer is taken to hang
 TOLERANCE, LEAST = 0.03, 0.005       # of a metric's committed value, and in itself: between two machines with the same lock
 SHAPING = [*sorted((ROOT / "ddad").glob("*.py")), *sorted((ROOT / "ddad/weights").rglob("*.safetensors")),
@@ -65,17 +67,20 @@ def differences(committed: dict, new: dict) -> list[str]:
     return said
 
 
-def run(path: Path, scale: str | None):
-    """The notebook executed in an empty folder, and the seconds it took."""
+def run(path: Path, scale: str | None) -> tuple[Path, float, str]:
+    """Execute the notebook in an empty folder: where it then lies, the seconds it took, and its error or ""."""
     import papermill
     folder = ROOT / "build" / "notebooks" / path.stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     out = folder / path.name
     started = time.perf_counter()
-    papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False,
-                               execution_timeout=CELL_SECONDS)
-    return nbformat.read(out, 4), time.perf_counter() - started
+    try:
+        papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False,
+                                   execution_timeout=CELL_SECONDS)
+    except Exception as error:                           # of a cell, or of a kernel that died: the other notebooks go on
+        return out, time.perf_counter() - started, str(error)
+    return out, time.perf_counter() - started, ""
 
 
 def tidy(notebook, path: Path, seconds: float) -> None:
@@ -106,19 +111,23 @@ def main() -> int:
     options.add_argument("--scale", help="smoke, laptop or paper, instead of what the notebook says; metrics are then not compared")
     options.add_argument("notebooks", nargs="*", type=Path)
     given = options.parse_args()
-    failed = False
-    for path in [p.resolve() for p in given.notebooks] or NOTEBOOKS:
-        committed = nbformat.read(path, 4)
-        if given.what == "update" and committed.metadata.get("ddad", {}).get("fingerprint") == fingerprint(committed):
-            print(f"{path.name}: up to date")
-            continue
-        executed, seconds = run(path, given.scale)
-        said = [] if given.what == "update" or given.scale else differences(metrics(committed), metrics(executed))
-        print(f"{path.name}: {seconds:.0f} s, {len(metrics(executed))} metrics" + "".join(f"\n  {line}" for line in said), flush=True)
-        failed |= bool(said)
-        if given.what == "update":
-            tidy(executed, path, seconds)
-            nbformat.write(executed, path)
+    failed, paths = False, [p.resolve() for p in given.notebooks] or NOTEBOOKS
+    if given.what == "update":
+        paths = [path for path in paths if (nb := nbformat.read(path, 4)).metadata.get("ddad", {}).get("fingerprint") != fingerprint(nb)]
+    os.environ["OMP_NUM_THREADS"] = "1"                   # one core for each notebook: threads that wait for one another cost more
+    with ProcessPoolExecutor(WORKERS) as pool:
+        for path, (out, seconds, error) in zip(paths, pool.map(run, paths, [given.scale] * len(paths))):
+            if error:
+                print(f"{path.name}: {error}", flush=True)
+                failed = True
+                continue
+            committed, executed = nbformat.read(path, 4), nbformat.read(out, 4)
+            said = [] if given.what == "update" or given.scale else differences(metrics(committed), metrics(executed))
+            print(f"{path.name}: {seconds:.0f} s, {len(metrics(executed))} metrics" + "".join(f"\n  {line}" for line in said), flush=True)
+            failed |= bool(said)
+            if given.what == "update":
+                tidy(executed, path, seconds)
+                nbformat.write(executed, path)
     return int(failed)
 
 

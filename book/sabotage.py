@@ -6,10 +6,11 @@ import os
 import shutil
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
-from run_notebooks import ROOT, differences, metrics
+from run_notebooks import ROOT, WORKERS, differences, metrics
 
 # module, the line, the same line broken, the notebook that must turn red
 SABOTAGES = [
@@ -40,8 +41,10 @@ def red(module: str, line: str, broken: str, name: str) -> str:
 
 if __name__ == "__main__":
     failed = False
-    for sabotage in SABOTAGES:
-        noticed = red(*sabotage)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(WORKERS) as pool:
+        outcomes = list(pool.map(red, *zip(*SABOTAGES)))
+    for sabotage, noticed in zip(SABOTAGES, outcomes):
         print(f"{sabotage[0]}.py: {sabotage[1]} -> {sabotage[2]}\n  {sabotage[3]}: {noticed or 'NOT NOTICED'}", flush=True)
         failed |= not noticed
     sys.exit(failed)
