@@ -11,11 +11,13 @@ import json
 import shutil
 import sys
 import threading
+import time
+from itertools import product
 from pathlib import Path
 
 from check_pages import SITE, contents
 
-WIDTHS, DARK_AT = (1280, 390), 390
+WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
 LOOK = """
 const broken = [...document.images].filter(i => i.currentSrc && (!i.complete || i.naturalWidth == 0)).map(i => i.currentSrc.slice(0, 80));
 const raw = [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length;
@@ -50,7 +52,6 @@ def browser():
 
 def visit(driver, address: str, host: str) -> list[str]:
     """What is wrong with one page."""
-    import time
     driver.get(address)
     for _ in range(50):                                                # mathematics is set after the page has loaded
         found = driver.execute_script(LOOK)
@@ -83,17 +84,16 @@ def main() -> int:
         print(error)
         return 2
     for name in contents():
-        for width in WIDTHS:
+        for width, scheme in product(WIDTHS, SCHEMES):
             screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-            scheme = "dark" if width == DARK_AT else "light"
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
             said = visit(driver, f"{host}/{name}.html", host)
             print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"), flush=True)
             failed |= bool(said)
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
-                driver.save_screenshot(str(given.pictures / f"{Path(name).name}_{width}.png"))
+                driver.save_screenshot(str(given.pictures / f"{Path(name).name}_{width}_{scheme}.png"))
     driver.quit()
     return int(failed)
 

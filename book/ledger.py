@@ -5,10 +5,10 @@ from statistics import mean, stdev
 
 from scipy.stats import t
 
+from ddad.lesson import METRICS
 from ddad.published import PAPER_MEAN, SCALING_AND_TUNING, STEPS
 
 ROOT = Path(__file__).parent.parent
-MIME = "application/vnd.ddad.metrics+json"
 CONFIRMED, NOT_CONFIRMED, NOT_TESTABLE = "confirmed", "not confirmed", "not testable here"
 TITLES = ("I-AUROC", "PRO")
 
@@ -32,15 +32,14 @@ BY_SIZE = [
 ]
 
 
-def recorded(notebook: str) -> dict[str, float]:
-    """What the notebook's cells have recorded."""
-    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
-    outputs = [output.get("data", {}).get(MIME, {}) for cell in cells for output in cell.get("outputs", [])]
+def metrics(notebook: dict) -> dict[str, float]:
+    """All that the cells of a notebook, parsed as JSON, have recorded."""
+    outputs = [output.get("data", {}).get(METRICS, {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
     return {name: value for found in outputs for name, value in found.items()}
 
 
 def differences(ablations: list[list[dict]], variant: str, metric: str) -> list[float]:
-    """Full method minus the variant, in points, for each data set and seed."""
+    """Full method minus the variant, in points (hundredths), for each data set and seed that has both."""
     found = []
     for rows in ablations:
         of = {(row["variant"], row["seed"]): row[metric] for row in rows}
@@ -49,6 +48,7 @@ def differences(ablations: list[list[dict]], variant: str, metric: str) -> list[
 
 
 def verdict(low: float) -> str:
+    """By the lower end of the 95% interval of a gain: is all of it above zero?"""
     return CONFIRMED if low > 0 else NOT_CONFIRMED
 
 
@@ -66,7 +66,7 @@ def ledger(ablations: list[list[dict]], bottle: dict) -> list[list[str]]:
             paper = "no figure" if published is None else f"{published[0][k] - published[1][k]:+.1f} {TITLES[k]}"
             rows.append([claim if k == 0 else "", link(chapter) if k == 0 else "", paper, f"{mean(gains):+.1f} {TITLES[k]}, {len(gains)} trainings",
                          f"{mean(gains) - half:+.1f} to {mean(gains) + half:+.1f}", verdict(mean(gains) - half)])
-    five = recorded("05_dynamic_noise")
+    five = metrics(json.loads((ROOT / "notebooks/05_dynamic_noise.ipynb").read_text(encoding="utf-8")))
     for claim, name, unit, factor in BY_SIZE:
         value, low, high = (factor * five[f"{name}_{end}"] for end in ("value", "low", "high"))
         rows.append([claim, link("05_dynamic_noise"), "no figure", f"{value:+.2f} {unit}", f"{low:+.2f} to {high:+.2f}", verdict(low)])

@@ -20,15 +20,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import nbformat
+from ledger import metrics
 from set_repository import with_set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-METRICS = "application/vnd.ddad.metrics+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORKERS = min(4, os.cpu_count() or 1)
 CELL_SECONDS = 600      # a cell that takes longer is taken to hang
-TOLERANCE, LEAST = 0.03, 0.005       # of a metric's committed value, and in itself: between two machines with the same lock
+TOLERANCE, LEAST = 0.03, 0.0005      # of a metric's committed value, and in itself: between two machines with the same lock
 SHAPING = [*sorted((ROOT / "ddad").glob("*.py")), *sorted((ROOT / "ddad/weights").rglob("*.safetensors")),
            *sorted((ROOT / "ddad/weights").rglob("manifest.json")), ROOT / "requirements.lock"]
 PACKAGES = ("torch", "diffusers", "numpy", "scikit-learn")
@@ -47,15 +47,6 @@ def fingerprint(notebook, files: dict[str, str] | None = None) -> str:
     cells = [[cell.source, cell.metadata.get("tags", [])] for cell in notebook.cells
              if cell.cell_type == "code" and "setup" not in cell.metadata.get("tags", [])]
     return hashlib.sha256(json.dumps([cells, files or sources()], sort_keys=True).encode()).hexdigest()
-
-
-def metrics(notebook) -> dict[str, float]:
-    """All that its cells recorded."""
-    found = {}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            found |= output.get("data", {}).get(METRICS, {})
-    return found
 
 
 def differences(committed: dict, new: dict) -> list[str]:
