@@ -5,6 +5,7 @@
 Needs `make book` first, and Chromium with its driver (Debian and Ubuntu: apt-get install chromium chromium-driver).
 """
 import argparse
+import base64
 import functools
 import http.server
 import json
@@ -70,6 +71,13 @@ def visit(driver, address: str, host: str) -> list[str]:
     return said
 
 
+def whole_page(driver, width: int) -> bytes:
+    """A PNG of the page from its top to its end, at most 16000 pixels high."""
+    height = min(16000, driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]["height"])
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})["data"])
+
+
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pictures", type=Path, help="folder for a picture of every page")
@@ -93,7 +101,7 @@ def main() -> int:
             failed |= bool(said)
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
-                driver.save_screenshot(str(given.pictures / f"{Path(name).name}_{width}_{scheme}.png"))
+                (given.pictures / f"{Path(name).name}_{width}_{scheme}.png").write_bytes(whole_page(driver, width))
     driver.quit()
     return int(failed)
 

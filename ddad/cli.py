@@ -77,11 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def table(results: dict[str, dict]) -> str:
     """One row a name, the metrics as columns."""
-    columns = ("i_auroc", "p_auroc", "pro", "pro_005", "p_ap", "i_f1_max")
-    heads = ("I-AUROC", "P-AUROC", "PRO 0.3", "PRO 0.05", "P-AP", "I-F1-max")
+    columns = ("i_auroc", "p_auroc", "pro", "p_ap", "recall", "false_positive_rate")
+    heads = ("I-AUROC", "P-AUROC", "PRO", "P-AP", "recall", "false alarms")
     width = max(map(len, results)) + 2
-    lines = [" " * width + "".join(f"{head:>10}" for head in heads)]
-    lines += [f"{name:<{width}}" + "".join(f"{r[c]:>10.4f}" if r.get(c) is not None else f"{'':>10}" for c in columns) for name, r in results.items()]
+    lines = [" " * width + "".join(f"{head:>13}" for head in heads)]
+    lines += [f"{name:<{width}}" + "".join(f"{r[c]:>13.4f}" if r.get(c) is not None else f"{'':>13}" for c in columns) for name, r in results.items()]
     return "\n".join(lines)
 
 
@@ -145,7 +145,8 @@ def evaluate(options) -> None:
     test = evaluation.load_test(options.data, detector.settings)
     result, found = evaluation.evaluate(detector, test, options.bootstrap)
     rows = {options.data.name: result}
-    report = {"result": result, "settings": detector.settings.as_dict(), "versions": versions(), "device": str(detector.device)}
+    report = {"result": result, "settings": detector.settings.as_dict(), "record": detector.record, "versions": versions(),
+              "device": str(detector.device)}
     if options.floors:
         report["floors"] = experiments.floors(detector, evaluation.load_train(options.data, detector.settings), test)
         rows |= {"neighbours alone": report["floors"]["neighbours"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}

@@ -139,10 +139,14 @@ def check(root: str | Path, size: int) -> dict:
     root, sizes, modes = Path(root), Counter(), Counter()
     masks = {"found": 0, "missing": [], "empty": [], "other_size": [], "vanishing": []}
     unreadable, (test, problems) = [], _scan_test(root)
-    try:
-        train, held_out = train_items(root), held_out_items(root)
-    except DataError as error:
-        train, held_out, problems = [], [], [str(error), *problems]
+    good = []
+    for items in (held_out_items, train_items):
+        try:
+            good.append(items(root))
+        except DataError as error:
+            good.append([])
+            problems.insert(0, str(error))
+    held_out, train = good
     kinds = Counter(item.kind for item in test)
     if test and not {"good"} < set(kinds):
         problems.append(f"{root / 'test'} holds only {', '.join(kinds)}: add {'defects' if 'good' in kinds else 'good'} to tell good from bad.")

@@ -88,6 +88,7 @@ class Detector:
             nonlocal started
             record["seconds"][stage], started = round(time.perf_counter() - started, 2), time.perf_counter()
 
+        record["held_out_from"] = "a share of the images" if held_out is None else "images given"
         train, held_out = split(images, settings) if held_out is None else (images, held_out)
         if len(train) < settings.neighbours + 1:
             raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "

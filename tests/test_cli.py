@@ -238,7 +238,7 @@ def test_evaluate(model, product, tmp_path, capsys):
     out = tmp_path / "results.json"
     assert main(["evaluate", str(model), str(product), "--device", "cpu", "--out", str(out), "--floors", "--bootstrap", "3"]) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert set(report) == {"result", "settings", "versions", "device", "floors"} and len(report["result"]["interval"]) == 3
+    assert set(report) == {"result", "settings", "record", "versions", "device", "floors"} and len(report["result"]["interval"]) == 3
     assert "I-AUROC" in printed and "neighbours alone" in printed and f"{report['result']['pro']:.4f}" in printed
     assert report["settings"]["preset"] == "clean" and report["device"] == "cpu"
     assert main(["evaluate", str(model), str(product), "--device", "cpu"]) == 0

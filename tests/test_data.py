@@ -442,7 +442,8 @@ def test_validation_pictures_are_held_out(tmp_path):
     report = data.check(root, 16)
     assert report["validation"] == 1 and report["ignored"] == ["validation/odd"] and report["usable"]
     path.unlink()
-    assert "validation" in data.check(root, 16)["problems"][0]
+    report = data.check(root, 16)
+    assert "validation" in report["problems"][0] and report["train"] == {"good": 3} and not report["usable"]
     with pytest.raises(DataError, match="validation"):
         data.held_out_items(root)
 

@@ -78,6 +78,7 @@ def test_given_held_out_images_take_the_place_of_a_share(fitted):
     train, held_out = split(good, fitted.settings)
     again = Detector.fit(train, fitted.settings, held_out=held_out, device="cpu", unet=fitted.unet)
     assert again.record["images"] == 16 and again.record["held_out"] == len(held_out) == 4 and len(again.dynamic_noise.bank) == 12
+    assert again.record["held_out_from"] == "images given"
     assert again.threshold == fitted.threshold and again.ranges == fitted.ranges
     other = Detector.fit(train, fitted.settings, held_out=good_images(4, seed=9), device="cpu", unet=fitted.unet)
     assert other.threshold != fitted.threshold and torch.equal(other.dynamic_noise.bank, again.dynamic_noise.bank)
