@@ -12,8 +12,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("ddad", description="Anomaly detection with dynamic noise in a latent diffusion model.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run, text: str, *positionals: tuple[str, str]) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text)
+    def command(name: str, run, text: str, *positionals: tuple[str, str], group=commands) -> argparse.ArgumentParser:
+        one = group.add_parser(name, help=text, description=text)
         one.set_defaults(run=run)
         for positional, explained in positionals:
             one.add_argument(positional, type=Path, help=explained)
@@ -28,10 +28,16 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--vae", help="autoencoder: Hugging Face id, folder, embedded, pixels, or FILE.py:CALLABLE")
 
     data = ("data", "folder in MVTec AD's layout: train/good, test/<kind>, ground_truth/<kind>")
-    one = command("make-data", make_data, "Make the embedded products: images, masks and a table of defects.", ("out", "folder to make"))
+    within = commands.add_parser("data", help="Make, fetch or check a data set.").add_subparsers(required=True, metavar="ACTION")
+    one = command("make", make_data, "Make the embedded products: images, masks and a table of defects.", ("out", "folder to make"), group=within)
     one.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
     one.add_argument("--seed", type=int, default=0)
-    one = command("check-data", check_data, "Read every picture and mask of a data set and report what is off.", data)
+    one = command("fetch", fetch_data, "Download a published data set: size, licence and terms first; checksummed; resumes.", group=within)
+    one.add_argument("name", help="mvtec_ad, visa, btad, mvtec_loco, mtd_by_tile or mtd_random")
+    one.add_argument("out", type=Path, help="folder to put it in")
+    one.add_argument("--accept", action="store_true", help="you accept the licence and terms that are shown")
+    one = command("check", check_data, "Read every picture and mask of a data set and report what is off.", data, group=within)
+    one.add_argument("--name", help="compare with the published counts of mvtec_ad, visa, ..: DATA then holds the categories' folders")
     one.add_argument("--size", type=int, default=256, help="pixels a side it will be used at (default 256)")
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
@@ -51,6 +57,23 @@ def parser() -> argparse.ArgumentParser:
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    one = command("reproduce", reproduce, "Rerun the paper: categories x presets x seeds, then its tables with our figures; resumes where it stopped.")
+    one.add_argument("name", help="data set: embedded, visa, btad, mvtec_ad, .., or any name of yours")
+    one.add_argument("data", type=Path, help="folder that holds the categories' folders (embedded: made, if it is not there)")
+    one.add_argument("out", type=Path, help="folder for runs, receipt.json, tables.md and figures.csv")
+    one.add_argument("--categories", nargs="+", metavar="C", help="default: all that lie in DATA")
+    one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), paper, official")
+    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 400 steps")
+    one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file; default: one setting for all")
+    one.add_argument("--calibrate", action="store_true", help="let the preset clean choose its constants without test data")
+    one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change, for all runs")
+    one.add_argument("--maps", action="store_true", help="keep the anomaly maps (maps.npy in each run)")
+    one.add_argument("--single", action="store_true", help="runs only, no receipt and no tables: for a job of a scheduler")
+    networks(one)
+    one = command("compare", compare, "Set two receipts side by side: same, within tolerance, different, or not comparable, and why.")
+    one.add_argument("first", type=Path, help="a receipt.json, or the folder that holds it")
+    one.add_argument("second", type=Path)
     command("show", show, "Print a detector's manifest: settings, record, versions.", model)
     chosen(command("settings", show_settings, "Print the settings of a preset."))
     one = command("demo", demo, "Inspect the embedded products with the shipped weights.", ("out", "folder for pictures and results.json"))
@@ -61,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command: 0, 1 when check-data finds problems, 2 with a sentence for each input that cannot be used, 130 when interrupted."""
+    """Run one command: 0, 1 when `data check` finds problems or `compare` a difference, 2 with a sentence for each input that cannot be used, 130 when interrupted."""
     options = parser().parse_args(arguments)
     try:
         return options.run(options) or 0
@@ -91,9 +114,15 @@ def make_data(options) -> None:
     print(f"made {options.out}: {', '.join(sorted(p.name for p in options.out.iterdir() if p.is_dir()))}")
 
 
+def fetch_data(options) -> None:
+    from .fetch import fetch
+    print(f"{options.name} lies in {fetch(options.name, options.out, consent=options.accept)}")
+
+
 def check_data(options) -> int:
     from .data import check
-    report = check(options.data, options.size)
+    from .datasets import check_dataset
+    report = check_dataset(options.name, options.data, options.size) if options.name else check(options.data, options.size)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["usable"] else 1
 
@@ -163,6 +192,39 @@ def ablate(options) -> None:
     names = dict.fromkeys(row["variant"] for row in rows)
     of = {name: [row for row in rows if row["variant"] == name] for name in names}
     print(table({name: {k: sum(row[k] for row in of[name]) / len(of[name]) for k in ("i_auroc", "p_auroc", "pro", "p_ap")} for name in names}))
+
+
+def reproduce(options) -> None:
+    from itertools import product
+
+    from .products import PRODUCTS, make
+    from .report import against_paper, write_report
+    from .reproduce import Run, by_category, categories_in, settings_of
+    from .reproduce import reproduce as run_one
+    if options.name == "embedded":
+        make(options.data)
+    categories = options.categories or (list(PRODUCTS) if options.name == "embedded" else categories_in(options.data))
+    vae_name = options.vae or ("embedded" if options.name == "embedded" else None)
+    table_of, vae = by_category(options.by_category), _vae(options)
+    runs = [Run(*cell) for cell in product(categories, options.presets, options.seeds)]
+    settings = [settings_of(run, options.scale, table_of, options.set, vae_name) for run in runs]      # a wrong one is said before the first run
+    for n, (run, one) in enumerate(zip(runs, settings), 1):
+        print(f"run {n} of {len(runs)}: {run.category}, {run.preset}, seed {run.seed}", file=sys.stderr)
+        run_one(run, options.name, options.data / run.category, options.out, one, table=table_of, vae=vae, device=options.device,
+                calibrate=options.calibrate, maps=options.maps)
+    if not options.single:
+        print(against_paper(write_report(options.out)))
+        print(f"receipt.json, tables.md and figures.csv in {options.out}")
+
+
+def compare(options) -> int:
+    from .report import compare as run
+    from .report import read_receipt
+    rows = run(read_receipt(options.first), read_receipt(options.second))
+    for row in rows:
+        print(f"{row['run']}: {row['verdict']}")
+        print(*(f"  {name} {value:+.4f}" for name, value in row["difference"].items()), *(f"  {text}" for text in row["differs"]), sep="\n")
+    return 0 if all(row["verdict"] in ("same", "within tolerance") for row in rows) else 1
 
 
 def show(options) -> None:

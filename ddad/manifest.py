@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -39,6 +40,19 @@ def write_json(path: Path, value) -> None:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def peak_memory(device) -> int:
+    """Bytes: the most that was allocated on a CUDA device so far, else the most main memory that this process has held."""
+    if device.type == "cuda":
+        import torch
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:                                                # Windows
+        import psutil
+        return psutil.Process().memory_info().peak_wset
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def versions() -> dict:

@@ -169,18 +169,27 @@ def _check_labels(scores: np.ndarray, labels: np.ndarray, masks: np.ndarray) -> 
         raise ValueError("an image labelled good has a defect in its mask")
 
 
+def resamples(strata: np.ndarray, repeats: int, seed: int = 0) -> list[np.ndarray]:
+    """`repeats` draws of len(strata) image indices with replacement, in which each stratum (say, label) keeps its size."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    return [np.concatenate([rng.choice(group, group.size) for group in groups]) for _ in range(repeats)]
+
+
+def percentiles(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """The interval that holds the middle `level` of the values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, *, repeats: int = 1000, seed: int = 0,
               level: float = 0.95, strata: np.ndarray | None = None) -> tuple[float, float]:
     """Percentile interval of `statistic`, which gets n image indices drawn with replacement from 0..n-1.
 
     With `strata` (n,), say the labels, each stratum keeps its size, so no resample lacks a class.
     """
-    rng = np.random.default_rng(seed)
     strata = np.zeros(n) if strata is None else strata
-    groups = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    values = [statistic(np.concatenate([rng.choice(group, group.size) for group in groups])) for _ in range(repeats)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return percentiles([statistic(index) for index in resamples(strata, repeats, seed)], level)
 
 
 def evaluate(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np.ndarray, *,
