@@ -53,6 +53,19 @@ class PixelRanking:
         """Area under the ROC curve of the pixels: as PRO up to 1, but each defect pixel weighs the same."""
         return self._area(self._defect, 1.0, weights, None)
 
+    def overlap_by_image(self, limit: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+        """What each image adds to PRO: overlap (N,), the summed share of its regions found, averaged up to `limit`; and its number of regions (N,).
+
+        pro(limit) is overlap.sum() / regions.sum(), and so for any of the images' regions, at the false-positive rates of all good pixels.
+        """
+        false = np.append(0.0, np.cumsum(~self._defect)[self._ends])
+        low, high = (false / false[-1])[:-1], (false / false[-1])[1:]
+        # a region's pixel is gained evenly while the rate goes from low to high, and then kept up to the limit
+        held = np.where(high <= limit, limit - (low + high) / 2, np.clip(limit - low, 0, None) ** 2 / 2 / np.maximum(high - low, 1e-300)) / limit
+        runs = np.diff(np.append(-1, self._ends))
+        overlap = np.bincount(self._image, self._overlap * np.repeat(held, runs), self._images)
+        return overlap, np.bincount(self._image, self._overlap, self._images).round().astype(int)
+
     def _area(self, gain: np.ndarray, limit: float, weights: ArrayLike | None, regions_of: ArrayLike | None) -> float:
         weights = np.ones(self._images) if weights is None else np.asarray(weights, dtype=np.float64)
         counted = weights if regions_of is None else weights * np.asarray(regions_of)

@@ -7,16 +7,18 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from .detector import Detector, Prediction
 from .dynamic_noise import DynamicNoise
-from .evaluation import TestSet
+from .evaluation import TestSet, summary
 from .experiments import OTHER_PATH, floors
-from .metrics import PixelRanking, by_size, resamples
+from .metrics import PixelRanking
 from .settings import Settings
 
-REPEATS = 100
+# What each path changes. A calibrated detector may have chosen static steps (smallest bin = all bins), so both kinds are made from it.
+PATHS = {"dynamic steps": {"dynamic": True, "smallest_bin": 2}, "static steps": {"dynamic": False}, "noise added": OTHER_PATH["noise added"]}
 
 
 def constants(settings: Settings) -> list[dict]:
@@ -31,20 +33,25 @@ def constants(settings: Settings) -> list[dict]:
 def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet, found: Prediction, *, every_constant: bool) -> dict:
     """The answers for one detector, JSON-ready.
 
-    found: its own prediction of the test images. paths: the detector as it is, with static steps, and with noise added, each with PRO
-    and recall by size and their resamples over images, the same for every path. With every_constant also constants: each of them changed,
+    found: its own prediction of the test images. paths: the detector as it is, with dynamic and with static steps, and with noise added, each
+    with what its figures are made of. With every_constant also constants: each of them changed,
     and floors: nearest neighbours, the autoencoder alone, and PatchCore with the same features.
     """
-    answers = {"paths": {"as it is": _by_size(detector, found, test)}}
-    for name, change in OTHER_PATH.items():
-        variant = varied(detector, change, held_out)
-        answers["paths"][name] = _by_size(variant, variant.predict(test.images), test)
+    here = detector.settings
+    answers = {"paths": {"as it is": _seen(detector, found, test)}}
+    for name, change in PATHS.items():
+        is_static = not here.dynamic or here.smallest_bin == here.bins
+        if here.change(**change) == here or name == "static steps" and is_static:
+            answers["paths"][name] = answers["paths"]["as it is"]
+        else:
+            variant = varied(detector, change, held_out)
+            answers["paths"][name] = _seen(variant, variant.predict(test.images), test)
     if every_constant:
         answers["constants"] = []
         for change in constants(detector.settings):
             variant = varied(detector, change, held_out)
             seen = variant.weigh(found) if "lam" in change else variant.predict(test.images)
-            answers["constants"].append({"changed": change} | _figures(variant, seen, test))
+            answers["constants"].append({"changed": change} | summary(seen.score, seen.map, test))
         answers["floors"] = floors(detector, train, test)
         started = time.perf_counter()
         detector.predict(test.images)
@@ -61,22 +68,13 @@ def varied(detector: Detector, change: dict, held_out: Tensor) -> Detector:
     return variant
 
 
-def _figures(detector: Detector, found: Prediction, test: TestSet) -> dict:
-    from .evaluation import summary
-    return summary(found.score, found.map, test)
+def _seen(detector: Detector, found: Prediction, test: TestSet) -> dict:
+    """I-AUROC, P-AUROC and PRO, and what they are made of for each image: score, step, and its regions' overlap."""
+    ranking = PixelRanking(found.map.numpy(), test.masks > 0.5)
+    return {"i_auroc": float(roc_auc_score(test.labels, found.score.numpy())), "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),
+            "threshold": detector.threshold, "score": short(found.score.numpy()), "T_hat": found.T_hat.tolist(), "overlap": short(ranking.overlap_by_image()[0])}
 
 
-def _by_size(detector: Detector, found: Prediction, test: TestSet) -> dict:
-    """I-AUROC, P-AUROC, PRO; PRO and recall in thirds of the defects' area; and PRO of each third over resampled images."""
-    A, binary, scores = found.map.numpy(), test.masks > 0.5, found.score.numpy()
-    ranking, area = PixelRanking(A, binary), binary.mean(axis=(1, 2))
-    thirds = by_size(A, binary, scores, test.labels, detector.threshold)
-    strata = 2 * test.labels + (area > 0)
-    weights = [np.bincount(index, minlength=len(A)) for index in resamples(strata, REPEATS)]
-    edges = [third["edges"] for third in thirds]
-    for third, (low, high) in zip(thirds, edges):
-        inside = (area > 0) & (area >= low) & (area < high)
-        third["pro_resampled"] = [round(ranking.pro(0.3, w, inside), 5) if (w * inside).any() else None for w in weights]
-    return _figures(detector, found, test) | {
-        "threshold": detector.threshold, "scores": [float(str(np.float32(s))) for s in scores], "T_hat": found.T_hat.tolist(), "by_size": thirds,
-        "pro_resampled": [round(ranking.pro(0.3, w), 5) for w in weights]}
+def short(values: np.ndarray) -> list[float]:
+    """The shortest decimals that give the float32 values back."""
+    return [float(str(np.float32(value))) for value in values]

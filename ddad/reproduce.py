@@ -18,11 +18,11 @@ from .data import DataError, held_out_items, test_items, train_items
 from .detector import Detector, split
 from .evaluation import evaluate, load_held_out, load_test, load_train
 from .manifest import peak_memory, read_manifest, sha256, versions, write_json
-from .metrics import PixelRanking, resamples
-from .questions import ask
+from .metrics import PixelRanking
+from .questions import ask, short
 from .settings import Settings, SettingsError, preset
 
-RUN, REPEATS = "run.json", 100
+RUN = "run.json"
 BY_CATEGORY = Path(__file__).parent / "by_category"
 # "laptop": the sizes of the networks and of the training, never a row of the table that tells the presets apart.
 SCALES: dict[str, dict] = {
@@ -97,15 +97,17 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     started = time.perf_counter()
     result, found = evaluate(detector, test)
     seconds = detector.record["seconds"] | {"detect and score": round(time.perf_counter() - started, 2)}
-    A, binary, strata = found.map.numpy(), test.masks > 0.5, 2 * test.labels + (test.masks > 0.5).any(axis=(1, 2))
+    A, by_area = found.map.numpy(), settings.change(mask_rule="area")
+    binary = (test.masks if settings == by_area else load_test(data, by_area).masks) > 0.5      # one rule for all presets, beside their own
     ranking = PixelRanking(A, binary)
+    overlap, regions = ranking.overlap_by_image()
     if maps:
         np.save(folder / "maps.npy", A)
     record = asked | {
         "settings": _portable(detector.settings.as_dict()), "result": result | {"pro_exact": ranking.pro(0.3)},
-        "pro_exact_resampled": [ranking.pro(0.3, np.bincount(index, minlength=len(A))) for index in resamples(strata, REPEATS)],
-        "images": {"image": [path.relative_to(data).as_posix() for path in test.paths], "kind": test.kinds, "area": _short(binary.mean(axis=(1, 2))),
-                   "score": _short(found.score.numpy()), "T_hat": found.T_hat.tolist(), "bin": found.bin.tolist(), "distance": _short(found.distance.numpy())},
+        "images": {"image": [path.relative_to(data).as_posix() for path in test.paths], "kind": test.kinds, "area": short(binary.mean(axis=(1, 2))),
+                   "regions": regions.tolist(), "score": short(found.score.numpy()), "overlap": short(overlap), "T_hat": found.T_hat.tolist(),
+                   "bin": found.bin.tolist(), "distance": short(found.distance.numpy())},
         "data": fingerprint(data), "weights": read_manifest(folder / "detector")["sha256"] | {"vae": weights_hash(detector.projection.vae)},
         "held_out_from": detector.record["held_out_from"], "train": detector.record["images"], "held_out": detector.record["held_out"],
         "training": detector.record.get("training"), "versions": versions(), "device": str(detector.device), "commit": commit(),
@@ -123,11 +125,6 @@ def _portable(settings: dict) -> dict:
     """Settings without folders of this machine: an autoencoder's file is recorded by its name, its weights by their hash."""
     name = settings["vae"]
     return settings | {"vae": name if "/" not in name or not (".py:" in name or Path(name).is_dir()) else Path(name).name}
-
-
-def _short(values: np.ndarray) -> list[float]:
-    """The shortest decimals that give the float32 values back."""
-    return [float(str(np.float32(value))) for value in values]
 
 
 def _count(network) -> int:

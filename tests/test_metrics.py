@@ -313,3 +313,17 @@ def test_evaluate_errors():
         evaluate(scores[1:], labels, maps, masks)
     with pytest.raises(ValueError, match="scores hold NaN"):
         evaluate(np.full(6, np.nan), labels, maps, masks)
+
+
+@pytest.mark.parametrize("levels", [3, 50, 100_000])  # many ties, some, hardly any
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_overlap_by_image_adds_up_to_pro(levels, limit):
+    rng = np.random.default_rng(levels)
+    maps, masks = rng.integers(0, levels, (6, 12, 12)).astype(float), rng.random((6, 12, 12)) < 0.2
+    masks[4:] = False
+    ranking = PixelRanking(maps, masks)
+    overlap, regions = ranking.overlap_by_image(limit)
+    assert regions.tolist() == [len(flood_regions(mask)) for mask in masks] and not overlap[4:].any()
+    assert overlap.sum() / regions.sum() == pytest.approx(ranking.pro(limit), abs=1e-12)
+    some = np.array([True, False, True, True, False, False])
+    assert overlap[some].sum() / regions[some].sum() == pytest.approx(ranking.pro(limit, regions_of=some), abs=1e-12)

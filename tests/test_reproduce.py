@@ -43,7 +43,7 @@ def receipt_of(runs):
 
 
 def metrics_of(receipt):
-    return [(run["category"], run["preset"], run["seed"], run["result"], run["images"], run["pro_exact_resampled"]) for run in receipt["runs"]]
+    return [(run["category"], run["preset"], run["seed"], run["result"], run["images"]) for run in receipt["runs"]]
 
 
 def test_the_matrix_has_every_cell_and_all_it_takes_to_check_it(runs):
@@ -130,7 +130,7 @@ def test_an_altered_receipt_is_refused(runs, tmp_path):
     receipt["runs"][0]["result"]["i_auroc"] -= 0.01
     receipt["sha256"] = report.digest(receipt)                          # whoever alters it may hash it anew, but not change the scores' ranks
     (tmp_path / "receipt.json").write_text(json.dumps(receipt), encoding="utf-8")
-    with pytest.raises(report.ReceiptError, match="its scores give"):
+    with pytest.raises(report.ReceiptError, match="its images give"):
         report.read_receipt(tmp_path)
     with pytest.raises(report.ReceiptError, match="no receipt"):
         report.read_receipt(tmp_path / "nothing.json")
