@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--categories", nargs="+", metavar="C", help="default: all that lie in DATA")
     one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), paper, official")
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
-    one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 400 steps")
+    one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 300 steps")
     one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file; default: one setting for all")
     one.add_argument("--calibrate", action="store_true", help="let the preset clean choose its constants without test data")
     one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change, for all runs")
@@ -121,8 +121,7 @@ def fetch_data(options) -> None:
 
 def check_data(options) -> int:
     from .data import check
-    from .datasets import check_dataset
-    report = check_dataset(options.name, options.data, options.size) if options.name else check(options.data, options.size)
+    report = check(options.data, options.size)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["usable"] else 1
 
@@ -169,6 +168,7 @@ def detect(options) -> int:
 def evaluate(options) -> None:
     from . import evaluation, experiments
     from .detector import Detector
+    from .floors import floors
     from .manifest import versions, write_json
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
     test = evaluation.load_test(options.data, detector.settings)
@@ -177,8 +177,8 @@ def evaluate(options) -> None:
     report = {"result": result, "settings": detector.settings.as_dict(), "record": detector.record, "versions": versions(),
               "device": str(detector.device)}
     if options.floors:
-        report["floors"] = experiments.floors(detector, evaluation.load_train(options.data, detector.settings), test)
-        rows |= {"neighbours alone": report["floors"]["neighbours"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
+        report["floors"] = floors(detector, evaluation.load_train(options.data, detector.settings), test)
+        rows |= {"neighbours alone": report["floors"]["neighbours"], "PatchCore": report["floors"]["patchcore"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
     print(table(rows))
     if options.regret:
         report["regret"] = experiments.regret(detector, test, options.regret)

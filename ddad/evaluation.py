@@ -1,4 +1,4 @@
-"""Running a detector over a test set and scoring it, and the floors any detector has to stand above."""
+"""Running a detector over a test set and scoring it."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -10,11 +10,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import anomaly_map as maps
 from . import metrics
 from .data import held_out_items, read_images, read_item, test_items, train_items
 from .detector import Detector, Prediction
-from .latent_projection import LatentProjection
 from .settings import Settings
 
 
@@ -73,43 +71,3 @@ def summary(scores: Tensor, A: Tensor, test: TestSet) -> dict:
     """I-AUROC, P-AUROC and exact PRO of scores (N,) and maps (N, H, W)."""
     ranking = metrics.PixelRanking(A.numpy(), test.masks > 0.5)
     return {"i_auroc": float(roc_auc_score(test.labels, scores.numpy())), "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3)}
-
-
-@torch.no_grad()
-def neighbour_floor(phi, train: Tensor, test: TestSet, settings: Settings, patches: int = 10_000) -> dict:
-    """Nearest neighbours alone: each patch of the map's blocks against `patches` drawn from the training images.
-
-    PatchCore without its core set (Roth et al. 2022): 3 x 3 averaged features, L2 distance, the largest is the score.
-    """
-    def patch_features(images: Tensor) -> Tensor:
-        stages = [torch.nn.functional.avg_pool2d(phi(images)[j - 1], 3, 1, 1) for j in settings.map_stages]
-        side = max(stage.shape[-1] for stage in stages)
-        return torch.cat([torch.nn.functional.interpolate(stage, size=(side, side), mode="bilinear") for stage in stages], 1)
-
-    device, draws = next(phi.parameters()).device, torch.Generator().manual_seed(settings.seed)
-    each = -(-patches // len(train))
-    bank = torch.cat([f.flatten(2).transpose(1, 2)[:, torch.randperm(f[0, 0].numel(), generator=draws)[:each]].flatten(0, 1)
-                      for f in (patch_features(x0.to(device)) for x0 in train.split(16))])[:patches]
-    parts = []
-    for x0 in tqdm(test.images.split(4), "neighbours", leave=False, delay=2):
-        f = patch_features(x0.to(device))
-        distance = torch.cdist(f.flatten(2).transpose(1, 2).flatten(0, 1), bank).amin(1).view(len(x0), *f.shape[-2:])
-        parts.append(maps.upsample(distance, x0.shape[-1], settings).cpu())
-    A = maps.smooth(torch.cat(parts), settings.sigma * test.images.shape[-1] / 256)
-    return summary(maps.score(A), A, test)
-
-
-@torch.no_grad()
-def vae_floor(projection: LatentProjection, phi, test: TestSet, settings: Settings) -> dict:
-    """The autoencoder alone: D(E(x0)) against x0, without any denoising, by pixels and by the features' cosine."""
-    pixels, features, size = [], [], test.images.shape[-1]
-    for x0 in tqdm(test.images.split(16), "autoencoder", leave=False, delay=2):
-        x0 = x0.to(projection.device)
-        x0_hat = projection.decode(projection.encode(x0))
-        pixels.append((x0 - x0_hat).abs().mean(1).cpu())
-        features.append(maps.feature_map(phi(x0), phi(x0_hat), size, settings).cpu())
-    result = {}
-    for name, part in (("pixels", pixels), ("features", features)):
-        A = maps.smooth(torch.cat(part), settings.sigma * size / 256)
-        result[name] = summary(maps.score(A), A, test)
-    return result

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from .calibration import LAMBDA, best, grid, sweep
 from .detector import Detector, Prediction, split
-from .evaluation import TestSet, evaluate, load_held_out, load_test, load_train, neighbour_floor, vae_floor
-from .features import load_features
+from .evaluation import TestSet, evaluate, load_held_out, load_test, load_train
 from .manifest import versions, write_json
 from .settings import Settings
 
@@ -78,9 +77,3 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     of_choice = next(row for row in table if {name: row[name] for name in names} == chosen)
     return {"chosen": of_choice, "best_on_test": on_test, "images": len(images), "table": table,
             "regret": {name: on_test[name] - of_choice[name] for name in ("i_auroc", "pro")}}
-
-
-def floors(detector: Detector, train, test: TestSet) -> dict:
-    """Nearest neighbours alone and the autoencoder alone, with the ImageNet features the method starts from."""
-    phi = load_features(detector.settings).to(detector.device)
-    return {"neighbours": neighbour_floor(phi, train, test, detector.settings), "vae": vae_floor(detector.projection, phi, test, detector.settings)}

@@ -13,7 +13,8 @@ from torch import Tensor
 from .detector import Detector, Prediction
 from .dynamic_noise import DynamicNoise
 from .evaluation import TestSet, summary
-from .experiments import OTHER_PATH, floors
+from .experiments import OTHER_PATH
+from .floors import floors
 from .metrics import PixelRanking
 from .settings import Settings
 

@@ -28,7 +28,7 @@ BY_CATEGORY = Path(__file__).parent / "by_category"
 SCALES: dict[str, dict] = {
     "paper": {},
     "laptop": dict(image_size=128, unet_channels=(32, 64, 96), unet_layers=1, unet_attention_from=1, unet_heads=0, neighbour_pool=4, train_vae="",
-                   train_length="400 steps", train_batch=16, learning_rate=1e-3, learning_rate_schedule="one-cycle", ema=0.999,
+                   train_length="300 steps", train_batch=16, learning_rate=1e-3, learning_rate_schedule="one-cycle", ema=0.999,
                    features="efficientnet-lite0", tune_batch=16),
 }
 

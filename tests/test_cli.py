@@ -277,9 +277,9 @@ def test_an_autoencoder_of_ones_own_file(product, tmp_path, refused):
 
 
 def test_check_data(product, tmp_path, capsys):
-    assert main(["check-data", str(product), "--size", "64"]) == 0
+    assert main(["data", "check", str(product), "--size", "64"]) == 0
     assert json.loads(capsys.readouterr().out)["usable"] is True
-    assert main(["check-data", str(tmp_path)]) == 1
+    assert main(["data", "check", str(tmp_path)]) == 1
     assert json.loads(capsys.readouterr().out)["problems"]
 
 

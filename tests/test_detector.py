@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from ddad import calibration, detector, evaluation, experiments, metrics, saved_model
 from ddad.detector import Detector, pick_device, split
 from ddad.evaluation import TestSet
-from ddad.latent_projection import LatentProjection
 from ddad.manifest import MANIFEST, ModelError, read_manifest, sha256
 from ddad.metrics import PixelRanking
 from ddad.noise_predictor import build_unet
@@ -415,31 +414,6 @@ def test_youden_by_hand():
     scores, labels = np.array([0.1, 0.4, 0.35, 0.8, 0.7]), np.array([0, 0, 1, 1, 1])
     threshold = evaluation.youden(scores, labels)  # 0.7 and 0.8 found, none wrongly: 2/3; all three and one wrongly: 1 - 1/2
     assert 0.4 < threshold < 0.7 and np.mean(scores[labels == 1] > threshold) == pytest.approx(2 / 3)
-
-
-def test_floors_are_finite_and_tell_the_square(fitted):
-    floors = experiments.floors(fitted, good_images(6), test_set())
-    values = [floors["neighbours"], *floors["vae"].values()]
-    assert set(floors["vae"]) == {"pixels", "features"} and all(math.isfinite(v) for row in values for v in row.values())
-    assert floors["neighbours"]["i_auroc"] == 1 and floors["neighbours"]["p_auroc"] > 0.9
-    assert floors["vae"]["pixels"]["i_auroc"] == 0.5  # the pixels lose nothing, so nothing can be told
-
-
-def test_neighbour_floor_by_brute_force(fitted):
-    """With more patches allowed than there are, each patch meets all of the training images'."""
-    train, test, settings = good_images(2), test_set(), tiny(map_stages=(3,), sigma=0.1)
-    found = evaluation.neighbour_floor(fitted.phi, train, test, settings, patches=10_000)
-    with torch.no_grad():
-        bank = torch.nn.functional.avg_pool2d(fitted.phi(train)[2], 3, 1, 1).permute(0, 2, 3, 1).flatten(0, 2)
-        stage = torch.nn.functional.avg_pool2d(fitted.phi(test.images)[2], 3, 1, 1)
-    distance = (stage.permute(0, 2, 3, 1).unsqueeze(3) - bank).norm(dim=-1).amin(-1)
-    A = torch.nn.functional.interpolate(distance.unsqueeze(1), size=64, mode="bilinear").squeeze(1)
-    assert found == pytest.approx(evaluation.summary(A.flatten(1).amax(1), A, test), abs=1e-3)
-
-
-def test_vae_floor_with_an_autoencoder_that_loses_something(fitted):
-    found = evaluation.vae_floor(LatentProjection(tiny_vae()), fitted.phi, test_set(), fitted.settings)
-    assert all(0 <= v <= 1 for row in found.values() for v in row.values())
 
 
 # --- calibration
