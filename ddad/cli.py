@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+from . import distributed
+
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
@@ -86,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command: 0, 1 when `data check` finds problems or `compare` a difference, 2 with a sentence for each input that cannot be used, 130 when interrupted."""
     options = parser().parse_args(arguments)
+    if distributed.processes() > 1 and options.command not in ("train", "evaluate"):
+        print(f"ddad {options.command}: runs as one process; start it without the launcher (train and evaluate can share)", file=sys.stderr)
+        return 2
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
@@ -148,6 +153,8 @@ def train(options) -> None:
     detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
     detector.save_pretrained(options.out)
     checkpoint.unlink(missing_ok=True)
+    if not distributed.main():
+        return
     kept = ("T_max", "smallest_bin", "guidance", "lam")
     print(f"saved {options.out}; threshold {detector.threshold}; " + ", ".join(f"{name} {getattr(detector.settings, name)}" for name in kept))
 
@@ -173,6 +180,8 @@ def evaluate(options) -> None:
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
     test = evaluation.load_test(options.data, detector.settings)
     result, found = evaluation.evaluate(detector, test, options.bootstrap)
+    if not distributed.main():                                         # the rest is one process's work
+        return
     rows = {options.data.name: result}
     report = {"result": result, "settings": detector.settings.as_dict(), "record": detector.record, "versions": versions(),
               "device": str(detector.device)}

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
+from . import distributed
 from .calibration import choose, enough
 from .dynamic_noise import DynamicNoise, feature
 from .features import load_features
@@ -49,13 +50,13 @@ class Prediction:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """"auto" takes CUDA, then Apple's MPS, then the CPU. ValueError for one that this machine lacks."""
+    """"auto" takes CUDA, then Apple's MPS, then the CPU; of several processes each gets its own. ValueError for one that this machine lacks."""
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         name = next(device for device, available in has.items() if available())
     if name.split(":")[0] not in has or not has[name.split(":")[0]]():
         raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
-    return torch.device(name)
+    return distributed.own_device(torch.device(name))
 
 
 class Detector:
@@ -78,7 +79,9 @@ class Detector:
         held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
         T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
-        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`.
+        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`. Several processes (`distributed`),
+        all given the same images, share out the training and the prediction of the held-out images; each does the rest, which is
+        short, for itself. They choose as the main process does, and end with its weights.
         Raises SettingsError, BackboneError, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
@@ -113,10 +116,11 @@ class Detector:
         self.record = record
         if calibrate:
             self.dynamic_noise = DynamicNoise.fit(self.features(train), settings)
-            chosen, (record["calibration"],) = choose([(self, held_out)])
+            chosen, (record["calibration"],) = distributed.from_main(choose([(self, held_out)]))
             self.settings = settings.change(**chosen)
             timed("calibrate")
         record["tune_loss"] = fine_tune(self.phi, train, self._reconstruct_rows(mean, std), self.settings) if settings.tune_epochs else []
+        distributed.copy_weights(self.phi)
         timed("fine-tune")
         self.dynamic_noise = DynamicNoise.fit(self.features(train), self.settings)
         self.set_ranges(held_out)
@@ -190,13 +194,15 @@ class Detector:
     def predict(self, images: Tensor, batch: int = 16) -> Prediction:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
 
-        With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given.
+        With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given. Several
+        processes, all given the same images, share them out; each returns the whole prediction.
         """
-        parts = []
-        for i, x0 in enumerate(tqdm(images.split(batch), "detect", leave=False, delay=2)):
-            seen = self.observe(x0, i * batch)
+        parts, (first, end) = [], distributed.share(len(images))
+        for n in tqdm(range(first, end, batch), "detect", leave=False, delay=2):
+            x0 = images[n : min(n + batch, end)]
+            seen = self.observe(x0, n)
             parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
-        A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*parts))
+        A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*distributed.gathered(parts)))
         return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))   # score and map are made by weigh
 
     def weigh(self, found: Prediction) -> Prediction:
@@ -209,8 +215,8 @@ class Detector:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write manifest.json (settings, record, versions, hashes), the U-Net, and state.safetensors (phi, bank, distances).
 
-        The autoencoder is recorded by name, not copied. dtype float16 halves the files. Raises FileExistsError when
-        `folder` holds something else than a saved detector.
+        The autoencoder is recorded by name, not copied. dtype float16 halves the files. Of several processes the main one
+        writes, the others wait. Raises FileExistsError when `folder` holds something else than a saved detector.
         """
         state = {f"phi/{name}": value for name, value in self.phi.state_dict().items()}
         state |= {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
@@ -219,7 +225,9 @@ class Detector:
             "ranges": asdict(self.ranges) if self.ranges else None, "device": str(self.device),
             "resnet": self.phi.config.to_dict() if hasattr(self.phi, "config") else None,
         }
-        write(Path(folder), self.settings, self.unet, state, manifest, dtype)
+        if distributed.main():
+            write(Path(folder), self.settings, self.unet, state, manifest, dtype)
+        distributed.wait()
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, vae=None, device: str = "auto") -> Detector:

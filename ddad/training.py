@@ -1,7 +1,8 @@
 """Training, apart from the method's own modules: one loop, which can be interrupted and resumed, for eps_theta and for a VAE.
 
 Every draw of step i comes from a generator seeded by (seed, i), so a resumed run needs no generator's state: on a CPU it
-ends with the same weights as one that was never interrupted.
+ends with the same weights as one that was never interrupted. For the same reason several processes draw the same batch, and
+each trains on its share of the rows: see `distributed`.
 """
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from . import distributed
 from .latent_projection import draw
 from .noise_predictor import alpha_bar, epsilon_loss
 from .settings import Settings, SettingsError
@@ -40,7 +42,8 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
     """AdamW with averaged weights on `loss_at(draws)`, a scalar loss whose randomness all comes from `draws`; a record.
 
     `model` ends frozen, in evaluation mode, with the averaged weights. With `checkpoint`, a .safetensors path, the state is
-    kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings.
+    kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings, or when
+    several processes do not see the same file. Of several processes the main one writes it, and losses are the mean over all.
     """
     made_with = json.dumps({"what": what, "steps": steps} | {name: settings.as_dict()[name] for name in SHAPING})
     names, weights = zip(*model.train().named_parameters())
@@ -49,7 +52,9 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
         done, losses = _resume(checkpoint, names, weights, averaged, optimiser, made_with)
-    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1, delay=2):
+    if checkpoint is not None and len(set(distributed.gathered([done]))) > 1:
+        raise SettingsError(f"{checkpoint} is not the same file for all processes; keep it in a folder that all machines share, or delete it")
+    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1, delay=2, disable=not distributed.main()):
         loss = loss_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)
@@ -59,8 +64,8 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
         optimiser.step()
         decay = min(settings.ema, (1 + i) / (10 + i))                 # short memory first, or the random start would linger
         torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)
-        losses.append(loss.detach())
-        if checkpoint is not None and ((i + 1) % every == 0 or i + 1 == steps):
+        losses.append(distributed.mean(loss.detach()))
+        if checkpoint is not None and distributed.main() and ((i + 1) % every == 0 or i + 1 == steps):
             _save(checkpoint, i + 1, losses, names, weights, averaged, optimiser, made_with)
     with torch.no_grad():
         for w, a in zip(weights, averaged):
@@ -72,17 +77,27 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
 
 def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None, settings: Settings, device: torch.device,
                           checkpoint: Path | None = None) -> dict:
-    """Train `unet` in place on the posterior mean and deviation (N, C, h, w) of the training latents, encoded once."""
+    """Train `unet` in place on the posterior mean and deviation (N, C, h, w) of the training latents, encoded once.
+
+    Several processes, each with the same latents, share out the rows of a batch. Raises SettingsError for fewer rows than processes.
+    """
     abar, unet = alpha_bar(settings, device), unet.to(device)
     mean, std = mean.to(device), None if std is None else std.to(device)
+    B, P = settings.train_batch, distributed.processes()
+    if B < P:
+        raise SettingsError(f"setting train_batch: {B} is less than the {P} processes; raise it or start fewer processes")
+    network, shared = distributed.prepare(unet)
+    first, end = distributed.share(B)
+    weight = (end - first) * P / B                                    # makes the mean over the processes the whole batch's
 
     def loss_at(draws: torch.Generator) -> Tensor:
-        rows = torch.randint(len(mean), (settings.train_batch,), generator=draws).to(device)
+        rows = torch.randint(len(mean), (B,), generator=draws).to(device)
         z0 = draw(mean[rows], None if std is None else std[rows], settings.posterior, draws)
         t = torch.randint(settings.timesteps, (len(z0),), generator=draws).to(device)
-        return epsilon_loss(unet, z0, t, torch.randn(z0.shape, generator=draws).to(device), abar)
+        eps = torch.randn(z0.shape, generator=draws).to(device)
+        return weight * epsilon_loss(network, z0[first:end], t[first:end], eps[first:end], abar)
 
-    return optimise(unet, loss_at, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint)
+    return optimise(unet, loss_at, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint) | shared
 
 
 def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Path | None = None) -> dict:
