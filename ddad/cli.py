@@ -126,7 +126,8 @@ def fetch_data(options) -> None:
 
 def check_data(options) -> int:
     from .data import check
-    report = check(options.data, options.size)
+    from .datasets import check_dataset
+    report = check_dataset(options.name, options.data, options.size) if options.name else check(options.data, options.size)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["usable"] else 1
 

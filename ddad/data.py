@@ -1,4 +1,4 @@
-"""Reading a product's pictures and masks from a folder in MVTec AD's layout.
+"""Reading a product's pictures and masks from a folder in MVTec AD's layout, or in BTAD's or VisA's.
 
     root/train/good/*                        defect-free pictures, the only ones that training sees
     root/validation/good/*                   where given: the held-out good pictures; else a share of train/good is held out
@@ -6,10 +6,12 @@
     root/ground_truth/<kind>/<stem>_mask.png their masks; also <stem>.png, or a folder <stem>/ of several masks (their
                                              union counts, as MVTec LOCO has it)
 
+BTAD says "ok" for good, and has masks in BMP. VisA's categories lie beside split_csv/1cls.csv, which says what each picture is for.
 Pictures are squashed to a square by antialiased bilinear resampling, as the official code does it. A file is read
 right or it is refused with a `DataError`; it is never clipped, cropped or skipped in silence.
 """
 
+import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -58,8 +60,14 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def train_items(root: str | Path) -> list[Item]:
-    """The pictures of train/good, sorted. Raises DataError where there are none."""
-    return [Item(path, "good", None) for path in list_images(Path(root) / "train" / "good")]
+    """The good training pictures, sorted. Raises DataError where there are none."""
+    root = Path(root)
+    if _is_visa(root):
+        items, problems = _scan_visa(root)
+        if problems:
+            raise DataError(problems[0])
+        return [item for use, item in items if use == "train"]
+    return [Item(path, "good", None) for path in list_images(_good(root / "train"))]
 
 
 def held_out_items(root: str | Path) -> list[Item]:
@@ -69,7 +77,7 @@ def held_out_items(root: str | Path) -> list[Item]:
 
 
 def test_items(root: str | Path) -> list[Item]:
-    """The pictures of test/*/, sorted by kind and name, each defective one with its mask.
+    """The test pictures, sorted by kind and name, each defective one with its mask.
 
     Raises DataError where there are none, where a folder of test/ is empty, or where a mask is missing.
     """
@@ -145,7 +153,7 @@ def check(root: str | Path, size: int) -> dict:
             good.append(items(root))
         except DataError as error:
             good.append([])
-            problems.insert(0, str(error))
+            problems = [str(error), *(problem for problem in problems if problem != str(error))]
     held_out, train = good
     kinds = Counter(item.kind for item in test)
     if test and not {"good"} < set(kinds):
@@ -199,9 +207,43 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"The folder {folder} {wrong}: check the path (a data set is one product's folder, holding train/good and test).") from error
 
 
+def _good(folder: Path) -> Path:
+    """The folder of good pictures: "good", or, as BTAD has it, "ok"."""
+    return folder / "ok" if (folder / "ok").is_dir() and not (folder / "good").is_dir() else folder / "good"
+
+
+def _is_visa(root: Path) -> bool:
+    return (root / "Data" / "Images").is_dir()
+
+
+def _scan_visa(root: Path) -> tuple[list[tuple[str, Item]], list[str]]:
+    """Use ("train" or "test") and item of each picture that VisA's split file lists for this category, sorted; and every problem found."""
+    table, items, problems = root.parent / "split_csv" / "1cls.csv", [], []
+    if not table.is_file():
+        return [], [f"{table} is missing: VisA's split lies beside its categories' folders; unpack the whole archive."]
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("object") == root.name]
+    if not rows or not {"split", "label", "image", "mask"} <= set(rows[0]):
+        return [], [f"{table} lists no picture of {root.name} with split, label, image and mask: is the folder named as VisA names it?"]
+    for row in rows:
+        path, mask = root.parent / row["image"], root.parent / row["mask"] if row["mask"] else None
+        kind = "good" if row["label"] == "normal" else "anomaly"
+        if not path.is_file():
+            problems.append(f"{path} is listed in {table} and missing: unpack the archive again.")
+            continue
+        if kind != "good" and (mask is None or not mask.is_file()):
+            problems.append(f"{path} has no mask: {table} lists {row['mask'] or 'none'}; unpack the archive again.")
+            mask = None
+        items.append((row["split"], Item(path, kind, mask)))
+    return sorted(items, key=lambda one: (one[0], one[1].kind != "good", one[1].path)), problems
+
+
 def _scan_test(root: str | Path) -> tuple[list[Item], list[str]]:
     """The test pictures, and every problem found on the way; a defective one without a mask is listed with None."""
     items, problems, root = [], [], Path(root)
+    if _is_visa(root):
+        listed, problems = _scan_visa(root)
+        return [item for use, item in listed if use == "test"], problems
     folders = [path for path in sorted((root / "test").glob("[!.]*")) if path.is_dir()]
     for folder in folders or [root / "test" / "good"]:
         try:
@@ -209,15 +251,16 @@ def _scan_test(root: str | Path) -> tuple[list[Item], list[str]]:
         except DataError as error:
             problems.append(str(error))
             continue
+        kind = "good" if folder == _good(root / "test") else folder.name
         for path in images:
             mask = None
-            if folder.name != "good":
+            if kind != "good":
                 truth = root / "ground_truth" / folder.name
-                wanted = [truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png", truth / path.stem]
+                wanted = [truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png", truth / f"{path.stem}.bmp", truth / path.stem]
                 mask = next((candidate for candidate in wanted if candidate.exists()), None)
                 if mask is None:
                     problems.append(f"{path} has no mask: add {wanted[0]}, black but for the defect.")
-            items.append(Item(path, folder.name, mask))
+            items.append(Item(path, kind, mask))
     return items, problems
 
 

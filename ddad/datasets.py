@@ -22,7 +22,7 @@ class DataSet:
     title: str
     url: str
     sha256: str | None                          # None: the archive is made on request, and has no stable bytes
-    bytes: int
+    bytes: int                                  # about; 0 where no source says
     licence: str
     page: str
     cite: str
@@ -63,7 +63,7 @@ DATASETS: dict[str, DataSet] = {
         {"01": (400, 0, 21, 49), "02": (399, 0, 30, 200), "03": (1000, 0, 400, 41)}),
     "mvtec_loco": DataSet(
         "MVTec LOCO AD", "https://www.mydrive.ch/shares/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/430647091-1646842701/mvtec_loco_anomaly_detection.tar.xz",
-        "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687", 6_000_000_000, "CC BY-NC-SA 4.0: no commercial use",
+        "9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687", 0, "CC BY-NC-SA 4.0: no commercial use",
         "https://www.mvtec.com/company/research/datasets/mvtec-loco", "Bergmann et al., Beyond Dents and Scratches, IJCV 2022", "",
         {"breakfast_box": (351, 62, 102, 173), "juice_bottle": (335, 54, 94, 236), "pushpins": (372, 69, 138, 172), "screw_bag": (360, 60, 122, 219),
          "splicing_connectors": (360, 60, 119, 193)}),
@@ -150,7 +150,7 @@ def arrange_mtd(archive: Path, out: Path, rule: str, seed: int = 0) -> None:
         raise DataError(f"{archive} lacks the folders {', '.join('MT_' + name.capitalize() for name in sorted(missing))}: is it the archive of MTD?")
     pictures = {kind: [path for path in list_images(found[kind]) if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".png"] for kind in ("free", *MTD_KINDS)}
     train, test = split_mtd([p.stem for p in pictures["free"]], [p.stem for kind in MTD_KINDS for p in pictures[kind]], rule, seed)
-    aside, root = out.with_name(out.name + ".partial"), out / "mtd"
+    aside = out.with_name(out.name + ".arranged")
     shutil.rmtree(aside, ignore_errors=True)
     for use, stems in (("train", set(train)), ("test", set(test))):
         for path in pictures["free"]:
@@ -162,7 +162,6 @@ def arrange_mtd(archive: Path, out: Path, rule: str, seed: int = 0) -> None:
             _link(path.with_suffix(".png"), aside / "mtd" / "ground_truth" / kind / f"{path.stem}_mask.png")
     (aside / "mtd" / "split.json").write_text(json.dumps({"rule": rule, "tile_gap": TILE_GAP, "seed": seed, "train": train, "test": test}, indent=1), encoding="utf-8")
     os.replace(aside, out)
-    assert root.is_dir()
 
 
 def _link(source: Path, target: Path) -> None:
