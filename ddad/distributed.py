@@ -41,8 +41,8 @@ def own_device(device):
     from accelerate import PartialState
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes != processes():
-        raise ValueError(f"WORLD_SIZE is {processes()}, but {state.num_processes} process was found; start with torchrun or accelerate launch")
-    return state.device
+        raise ValueError(f"WORLD_SIZE is {processes()}, but this process is one of {state.num_processes}; start with torchrun or accelerate launch")
+    return device if device.type == "cpu" else state.device           # there is one CPU, whatever number accelerate gives it
 
 
 def share(n: int) -> tuple[int, int]:
