@@ -1,14 +1,17 @@
-"""Writes the tables of book/results.md, book/ledger.md and README.md from the recorded runs in book/results/*.json; --check only compares.
+"""Writes the tables of the book and of README.md from the recorded runs in book/results; --check only compares.
 
 Each table stands between <!-- table NAME --> and <!-- end -->: no figure on these pages is typed in.
 """
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 
 import ledger as claims
+
+from ddad import report
 
 BOOK = Path(__file__).parent
 PRODUCTS, REAL = ("blister", "board", "fabric"), ("loco_juice_bottle", "mtd")
@@ -129,17 +132,37 @@ def ledger() -> str:
     return table(["claim", "tested in", "paper", "ours", "95% interval", "verdict"], rows)
 
 
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, ablation, ledger)}
+def receipts() -> str:
+    """What each receipt holds, and the hash that a second person's copy has to have."""
+    rows = []
+    for name, receipt in RECEIPTS.items():
+        runs = receipt["runs"]
+        told = [", ".join(sorted({str(run[key]) for run in runs})) for key in ("preset", "seed", "device")]
+        spent = sum(sum(run["cost"]["seconds"].values()) for run in runs) / 60
+        commits = ", ".join(f"`{commit[:7]}`" for commit in sorted({run["commit"] or "none" for run in runs}))
+        rows.append([f"`book/results/receipts/{name}.json`", len(runs), *told, f"{spent:.0f}", commits, f"`{receipt['sha256'][:16]}`"])
+    return table(["receipt", "runs", "presets", "seeds", "device", "minutes of one core, questions left out", "commit", "SHA-256 begins"], rows)
+
+
+def variants() -> str:
+    rows = [[row["variant"], row["i_auroc"], row["p_auroc"], row["pro"], *(b["pro"] for b in row["by_size"])] for row in load("mtd_variants")]
+    return table(["changed", "I-AUROC", "P-AUROC", "PRO", "PRO, small", "medium", "large"], rows)
+
+
+# read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
+RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts)}
+TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 
 
 def filled(text: str) -> str:
     """The text with every table between its markers made anew."""
-    return re.sub(r"(<!-- table (\w+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + TABLES[m[2]]() + m[3], text, flags=re.S)
+    return re.sub(r"(<!-- table ([\w.]+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + TABLES[m[2]]() + m[3], text, flags=re.S)
 
 
 if __name__ == "__main__":
     stale = []
-    for page in (BOOK / "results.md", BOOK / "ledger.md", BOOK.parent / "README.md"):
+    for page in (BOOK / "results.md", BOOK / "reproduction.md", BOOK / "ledger.md", BOOK.parent / "README.md"):
         text = page.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(page.name)

@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    one = command("reproduce", reproduce, "Rerun the paper: categories x presets x seeds, then its tables with our figures; resumes where it stopped.")
+    one = command("reproduce", reproduce, "Rerun the paper, categories x presets x seeds: its tables with our figures; resumes.")
     one.add_argument("name", help="data set: embedded, visa, btad, mvtec_ad, .., or any name of yours")
     one.add_argument("data", type=Path, help="folder that holds the categories' folders (embedded: made, if it is not there)")
     one.add_argument("out", type=Path, help="folder for runs, receipt.json, tables.md and figures.csv")
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), paper, official")
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 300 steps")
-    one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file; default: one setting for all")
+    one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file")
     one.add_argument("--calibrate", action="store_true", help="let the preset clean choose its constants without test data")
     one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change, for all runs")
     one.add_argument("--maps", action="store_true", help="keep the anomaly maps (maps.npy in each run)")
@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command: 0, 1 when `data check` finds problems or `compare` a difference, 2 with a sentence for each input that cannot be used, 130 when interrupted."""
+    """Run one command: 0; 1 when `data check` finds problems or `compare` a difference; 2 with a sentence for each input that cannot be
+    used; 130 when interrupted.
+    """
     options = parser().parse_args(arguments)
     if distributed.processes() > 1 and options.command not in ("train", "evaluate"):
         print(f"ddad {options.command}: runs as one process; start it without the launcher (train and evaluate can share)", file=sys.stderr)
@@ -188,7 +190,8 @@ def evaluate(options) -> None:
               "device": str(detector.device)}
     if options.floors:
         report["floors"] = floors(detector, evaluation.load_train(options.data, detector.settings), test)
-        rows |= {"neighbours alone": report["floors"]["neighbours"], "PatchCore": report["floors"]["patchcore"]} | {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
+        rows |= {"neighbours alone": report["floors"]["neighbours"], "PatchCore": report["floors"]["patchcore"]}
+        rows |= {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
     print(table(rows))
     if options.regret:
         report["regret"] = experiments.regret(detector, test, options.regret)

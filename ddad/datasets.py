@@ -1,7 +1,6 @@
 """Published data sets by name: where they are, what they allow, how many pictures they have. Nothing of them is part of this project."""
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from .data import SUFFIXES, DataError, check, list_images
+from .data import DataError, check, list_images
+from .manifest import write_json
 
 TILE_GAP, TEST_SHARE = 300, 0.2
 
@@ -37,9 +37,9 @@ _MVTEC_AD = {
 }
 # 1cls.csv trains on 90% of the good images of each class and tests on the rest
 _VISA = {
-    "candle": (900, 0, 100, 100), "capsules": (542, 0, 60, 100), "cashew": (450, 0, 50, 100), "chewinggum": (453, 0, 50, 100), "fryum": (450, 0, 50, 100),
-    "macaroni1": (900, 0, 100, 100), "macaroni2": (900, 0, 100, 100), "pcb1": (904, 0, 100, 100), "pcb2": (901, 0, 100, 100), "pcb3": (905, 0, 101, 100),
-    "pcb4": (904, 0, 101, 100), "pipe_fryum": (450, 0, 50, 100),
+    "candle": (900, 0, 100, 100), "capsules": (542, 0, 60, 100), "cashew": (450, 0, 50, 100), "chewinggum": (453, 0, 50, 100),
+    "fryum": (450, 0, 50, 100), "macaroni1": (900, 0, 100, 100), "macaroni2": (900, 0, 100, 100), "pcb1": (904, 0, 100, 100),
+    "pcb2": (901, 0, 100, 100), "pcb3": (905, 0, 101, 100), "pcb4": (904, 0, 101, 100), "pipe_fryum": (450, 0, 50, 100),
 }
 _MTD_ARCHIVE = dict(
     url="https://github.com/abin24/Magnetic-tile-defect-datasets./archive/refs/heads/master.zip", sha256=None, bytes=45_000_000,
@@ -58,8 +58,9 @@ DATASETS: dict[str, DataSet] = {
         "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362", 1_930_000_000, "CC BY 4.0",
         "https://github.com/amazon-science/spot-diff", "Zou et al., SPot-the-Difference, ECCV 2022", "", _VISA),
     "btad": DataSet(
-        "BTAD", "https://avires.dimi.uniud.it/papers/btad/btad.zip", "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a", 1_229_193_337,
-        "CC BY-NC-SA 4.0: no commercial use", "https://avires.dimi.uniud.it/papers/btad/", "Mishra et al., VT-ADL, ISIE 2021", "BTech_Dataset_transformed",
+        "BTAD", "https://avires.dimi.uniud.it/papers/btad/btad.zip",
+        "461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a", 1_229_193_337, "CC BY-NC-SA 4.0: no commercial use",
+        "https://avires.dimi.uniud.it/papers/btad/", "Mishra et al., VT-ADL, ISIE 2021", "BTech_Dataset_transformed",
         {"01": (400, 0, 21, 49), "02": (399, 0, 30, 200), "03": (1000, 0, 400, 41)}),
     "mvtec_loco": DataSet(
         "MVTec LOCO AD", "https://www.mydrive.ch/shares/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/430647091-1646842701/mvtec_loco_anomaly_detection.tar.xz",
@@ -93,10 +94,10 @@ def check_dataset(name: str, root: str | Path, size: int) -> dict:
         found = (sum(report["train"].values()), report["validation"], good, sum(report["test"].values()) - good)
         if published is None:                                          # how MTD is divided is up to the split; what there is, is not
             there = {"good": found[0] + found[2]} | {kind: report["test"].get(kind, 0) for kind in MTD_KINDS}
-            problems += [f"{root / category}: {there[kind]} images of {kind}, {n} are published" for kind, n in ({"good": MTD_GOOD} | MTD_KINDS).items() if there[kind] != n]
+            pairs = [(f"images of {kind}", there[kind], n) for kind, n in ({"good": MTD_GOOD} | MTD_KINDS).items()]
         else:
-            uses = ("training", "validation", "good test", "defective test")
-            problems += [f"{root / category}: {n} {use} images, {wanted} are published" for use, n, wanted in zip(uses, found, published) if n != wanted]
+            pairs = zip(("training images", "validation images", "good test images", "defective test images"), found, published)
+        problems += [f"{root / category}: {n} {what}, {wanted} are published" for what, n, wanted in pairs if n != wanted]
     return {"dataset": name, "categories": reports, "problems": problems, "usable": not problems}
 
 
@@ -148,7 +149,7 @@ def arrange_mtd(archive: Path, out: Path, rule: str, seed: int = 0) -> None:
     missing = {"free", *MTD_KINDS} - set(found)
     if missing:
         raise DataError(f"{archive} lacks the folders {', '.join('MT_' + name.capitalize() for name in sorted(missing))}: is it the archive of MTD?")
-    pictures = {kind: [path for path in list_images(found[kind]) if path.suffix.lower() in SUFFIXES and path.suffix.lower() != ".png"] for kind in ("free", *MTD_KINDS)}
+    pictures = {kind: [path for path in list_images(found[kind]) if path.suffix.lower() != ".png"] for kind in ("free", *MTD_KINDS)}  # PNGs are masks
     train, test = split_mtd([p.stem for p in pictures["free"]], [p.stem for kind in MTD_KINDS for p in pictures[kind]], rule, seed)
     aside = out.with_name(out.name + ".arranged")
     shutil.rmtree(aside, ignore_errors=True)
@@ -160,7 +161,7 @@ def arrange_mtd(archive: Path, out: Path, rule: str, seed: int = 0) -> None:
         for path in pictures[kind]:
             _link(path, aside / "mtd" / "test" / kind / path.name)
             _link(path.with_suffix(".png"), aside / "mtd" / "ground_truth" / kind / f"{path.stem}_mask.png")
-    (aside / "mtd" / "split.json").write_text(json.dumps({"rule": rule, "tile_gap": TILE_GAP, "seed": seed, "train": train, "test": test}, indent=1), encoding="utf-8")
+    write_json(aside / "mtd" / "split.json", {"rule": rule, "tile_gap": TILE_GAP, "seed": seed, "train": train, "test": test})
     os.replace(aside, out)
 
 

@@ -24,8 +24,8 @@ LARGEST = 40 * 2**30                             # bytes an archive may unpack t
 def fetch(name: str, root: str | Path, *, consent: bool = False, url: str | None = None) -> Path:
     """Download and unpack the data set `name` under `root`; the folder that holds its categories' folders.
 
-    Without consent nothing is fetched: DataError shows size, licence and terms, and says how to accept them. Interrupted, it goes on where it stopped;
-    done already, it returns at once. url: another place of the same archive. Raises DataError.
+    Without consent nothing is fetched: DataError shows size, licence and terms, and says how to accept them. Interrupted, it goes on
+    where it stopped; done already, it returns at once. url: another place of the same archive. Raises DataError.
     """
     dataset, root = named(name), Path(root)
     done = root / name
@@ -79,12 +79,13 @@ def _download(url: str, path: Path) -> None:
                 note.write_text(mark, encoding="utf-8")
             else:
                 note.unlink(missing_ok=True)
-            with part.open("ab" if have else "wb") as file, tqdm(desc=path.name, total=have + left, initial=have, unit="B", unit_scale=True, leave=False) as bar:
+            bar = tqdm(desc=path.name, total=have + left, initial=have, unit="B", unit_scale=True, leave=False)
+            with part.open("ab" if have else "wb") as file, bar:
                 while block := answer.read(CHUNK):
                     file.write(block)
                     bar.update(len(block))
         if left and part.stat().st_size != have + left:
-            raise DataError(f"the download of {url} ended early, at {part.stat().st_size} of {have + left} bytes; the same command goes on from there")
+            raise DataError(f"the download of {url} ended at {part.stat().st_size} of {have + left} bytes; the same command goes on from there")
     except urllib.error.HTTPError as error:
         if error.code == 416:                                          # all of it is there already, or the file has changed
             part.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet, foun
     """The answers for one detector, JSON-ready.
 
     found: its own prediction of the test images. paths: the detector as it is, with dynamic and with static steps, and with noise added, each
-    with what its figures are made of. With every_constant also constants: each of them changed,
+    with what its figures are made of. With every_constant also constants: each of them changed, with dynamic steps,
     and floors: nearest neighbours, the autoencoder alone, and PatchCore with the same features.
     """
     here = detector.settings
@@ -48,11 +48,13 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet, foun
             variant = varied(detector, change, held_out)
             answers["paths"][name] = _seen(variant, variant.predict(test.images), test)
     if every_constant:
-        answers["constants"] = []
-        for change in constants(detector.settings):
-            variant = varied(detector, change, held_out)
+        dynamic, answers["constants"] = varied(detector, PATHS["dynamic steps"], held_out), []
+        found = dynamic.predict(test.images)
+        for change in constants(dynamic.settings):
+            variant = varied(dynamic, change, held_out)
             seen = variant.weigh(found) if "lam" in change else variant.predict(test.images)
-            answers["constants"].append({"changed": change} | summary(seen.score, seen.map, test))
+            had = {name: getattr(dynamic.settings, name) for name in change}
+            answers["constants"].append({"changed": change, "had": had} | summary(seen.score, seen.map, test))
         answers["floors"] = floors(detector, train, test)
         started = time.perf_counter()
         detector.predict(test.images)
@@ -73,7 +75,8 @@ def _seen(detector: Detector, found: Prediction, test: TestSet) -> dict:
     """I-AUROC, P-AUROC and PRO, and what they are made of for each image: score, step, and its regions' overlap."""
     ranking = PixelRanking(found.map.numpy(), test.masks > 0.5)
     return {"i_auroc": float(roc_auc_score(test.labels, found.score.numpy())), "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),
-            "threshold": detector.threshold, "score": short(found.score.numpy()), "T_hat": found.T_hat.tolist(), "overlap": short(ranking.overlap_by_image()[0])}
+            "threshold": detector.threshold, "score": short(found.score.numpy()), "T_hat": found.T_hat.tolist(),
+            "overlap": short(ranking.overlap_by_image()[0])}
 
 
 def short(values: np.ndarray) -> list[float]:

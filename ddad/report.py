@@ -50,7 +50,10 @@ def digest(receipt: dict) -> str:
 
 
 def read_receipt(path: Path) -> dict:
-    """A receipt whose hash is right and whose I-AUROC and PRO are those of its own images. `path`: the file, or the folder that holds it. ReceiptError."""
+    """A receipt whose hash is right and whose I-AUROC and PRO are those of its own images. ReceiptError.
+
+    path: the file, or the folder that holds it.
+    """
     path = path / RECEIPT if path.is_dir() else path
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
@@ -99,7 +102,8 @@ def compare(a: dict, b: dict) -> list[dict]:
             row["differs"].append(f"data or split: {one['data']['sha256'][:12]}, {two['data']['sha256'][:12]}")
         row["differs"] += [f"{name}: {one['settings'][name]}, {two['settings'][name]}" for name in one["settings"]
                            if one["settings"][name] != two["settings"].get(name)]
-        row["differs"] += [f"{name}: {one[name]}, {two[name]}" for name in ("versions", "device", "commit", "held_out_from") if one[name] != two[name]]
+        told = ("versions", "device", "commit", "held_out_from")
+        row["differs"] += [f"{name}: {one[name]}, {two[name]}" for name in told if one[name] != two[name]]
         if one["weights"]["vae"] != two["weights"]["vae"]:
             row["differs"].append("the autoencoder's weights")
         row["difference"] = {m: two["result"][m] - one["result"][m] for m in ("i_auroc", "p_auroc", "pro")}
@@ -117,10 +121,10 @@ def compare(a: dict, b: dict) -> list[dict]:
 # --- figures with intervals
 
 def figures(receipt: dict) -> list[dict]:
-    """One row for each category, preset and metric, then for their mean over the categories: ours, its spread over seeds, its interval, the paper's.
+    """One row for each category, preset and metric, then for their mean over the categories: ours beside the paper's.
 
-    ours: mean over seeds of I-AUROC and of exact PRO. low, high: 95% of resamples of the test images, the same for all seeds; the spread over seeds is
-    not in them. inside: whether the paper's figure lies there.
+    ours: mean over seeds of I-AUROC and of exact PRO. sd: their standard deviation. low, high: 95% of resamples of the test images, the same
+    for all seeds; the spread over seeds is not in them. inside: whether the paper's figure lies there.
     """
     rows, published = [], PAPER.get(receipt["dataset"], {})
     cells = dict.fromkeys((run["preset"], run["category"]) for run in receipt["runs"])
@@ -146,7 +150,8 @@ def figures(receipt: dict) -> list[dict]:
 def _row(category: str, chosen: str, metric: str, values: list[float], scattered: np.ndarray, paper: float | None) -> dict:
     low, high = percentiles(scattered)
     ours = mean(values)
-    return {"category": category, "preset": chosen, "metric": metric, "ours": ours, "sd": stdev(values) if len(values) > 1 else None, "seeds": len(values),
+    spread = stdev(values) if len(values) > 1 else None
+    return {"category": category, "preset": chosen, "metric": metric, "ours": ours, "sd": spread, "seeds": len(values),
             "low": low, "high": high, "paper": paper, "difference": None if paper is None else ours - paper,
             "inside": None if paper is None else low <= paper <= high}
 
@@ -229,13 +234,16 @@ def _one_against_other(receipt: dict, one: str, other: str) -> str:
             for name in made:
                 path = run["questions"]["paths"][name]
                 flagged = np.array(path["score"]) > path["threshold"]
-                values = [path["i_auroc"], *(_pro(receipt, run, path["overlap"], None, inside) for inside in (None, *thirds)), *(flagged[t].mean() for t in thirds)]
-                drawn = [_auroc_resampled(receipt, run, path["score"]), *(_pro_resampled(receipt, run, path["overlap"], inside) for inside in (None, *thirds))]
+                values = [path["i_auroc"], *(_pro(receipt, run, path["overlap"], None, inside) for inside in (None, *thirds))]
+                values += [flagged[third].mean() for third in thirds]
+                drawn = [_pro_resampled(receipt, run, path["overlap"], inside) for inside in (None, *thirds)]
+                drawn.insert(0, _auroc_resampled(receipt, run, path["score"]))
                 made[name].append((values, drawn))
         values, drawn = ({name: np.mean([of[i] for of in made[name]], 0) for name in made} for i in (0, 1))
         rows += [[category, name, *map(float, values[name])] for name in made]
         difference = values[one] - values[other]
-        rows.append([category, "difference", *(_interval(d, r, "+") for d, r in zip(difference, drawn[one] - drawn[other])), *(f"{d:+.3f}" for d in difference[5:])])
+        with_interval = [_interval(d, r, "+") for d, r in zip(difference, drawn[one] - drawn[other])]
+        rows.append([category, "difference", *with_interval, *(f"{d:+.3f}" for d in difference[5:])])
     head = ["category", "path", "I-AUROC", "PRO", *(f"PRO, {s}" for s in THIRDS), *(f"recall, {s}" for s in THIRDS)]
     return markdown(head, rows)
 
@@ -264,14 +272,14 @@ def _rank(values: np.ndarray, area: np.ndarray, index: np.ndarray, draws: list[n
 
 
 def constants(receipt: dict) -> str:
-    """Sensitivity, one constant changed at a time, on the detector of seed 0."""
+    """Sensitivity, one constant changed at a time, on the detector of seed 0 with dynamic steps."""
     rows = []
     for category, runs in _asked(receipt).items():
         for run in runs:
-            base = run["questions"]["paths"]["as it is"]
+            base = run["questions"]["paths"]["dynamic steps"]
             for tried in run["questions"].get("constants", []):
                 (name, value), = tried["changed"].items()
-                rows.append([category, f"`{name}`", run["settings"][name], value, tried["i_auroc"], f"{tried['i_auroc'] - base['i_auroc']:+.3f}",
+                rows.append([category, f"`{name}`", tried["had"][name], value, tried["i_auroc"], f"{tried['i_auroc'] - base['i_auroc']:+.3f}",
                              tried["pro"], f"{tried['pro'] - base['pro']:+.3f}"])
     return markdown(["category", "setting", "had", "tried", "I-AUROC", "change", "PRO", "change"], rows)
 
@@ -280,15 +288,14 @@ def floors(receipt: dict) -> str:
     """The method beside what is simpler, with the same features; the method's figures are means over seeds."""
     rows = []
     for category, runs in _asked(receipt).items():
-        of = [run["questions"]["paths"]["as it is"] for run in runs]
-        for run in runs:
-            if found := run["questions"].get("floors"):
-                n = len(receipt["test"][category]["image"])
-                rows.append([category, "method", *(mean(p[m] for p in of) for m in ("i_auroc", "p_auroc", "pro")), f"{1000 * run['questions']['seconds'] / n:.0f}"])
-                simple = {"PatchCore": found.get("patchcore", {}), "nearest neighbours": found["neighbours"], "autoencoder alone, pixels": found["vae"]["pixels"],
-                          "autoencoder alone, features": found["vae"]["features"]}
-                rows += [[category, name, *(r.get(m) for m in ("i_auroc", "p_auroc", "pro")), f"{1000 * r['seconds'] / n:.0f}" if "seconds" in r else None]
-                         for name, r in simple.items()]
+        n = len(receipt["test"][category]["image"])
+        each = lambda found, n=n: f"{1000 * found['seconds'] / n:.0f}" if "seconds" in found else None
+        for asked in (run["questions"] for run in runs if "floors" in run["questions"]):
+            found, metrics = asked["floors"], ("i_auroc", "p_auroc", "pro")
+            method = {m: mean(run["questions"]["paths"]["as it is"][m] for run in runs) for m in metrics} | {"seconds": asked["seconds"]}
+            simple = {"method": method, "PatchCore": found["patchcore"], "nearest neighbours": found["neighbours"],
+                      "autoencoder alone, pixels": found["vae"]["pixels"], "autoencoder alone, features": found["vae"]["features"]}
+            rows += [[category, name, *(r[m] for m in metrics), each(r)] for name, r in simple.items()]
     return markdown(["category", "detector", "I-AUROC", "P-AUROC", "PRO", "ms an image"], rows)
 
 
@@ -298,7 +305,7 @@ def cost(receipt: dict) -> str:
     for category, chosen in dict.fromkeys((run["category"], run["preset"]) for run in receipt["runs"]):
         runs = [run for run in receipt["runs"] if (run["category"], run["preset"]) == (category, chosen)]
         spent = [run["cost"]["seconds"] for run in runs]
-        stage = lambda name: mean(s.get(name, 0.0) for s in spent)
+        stage = lambda name, spent=spent: mean(s.get(name, 0.0) for s in spent)
         rows.append([category, chosen, runs[0]["device"], *(f"{stage(name):.0f}" for name in ("encode", "train", "calibrate", "fine-tune")),
                      f"{1000 * mean(s['detect and score'] for s in spent) / runs[0]['cost']['images']:.0f}",
                      f"{max(run['cost']['peak_memory'] for run in runs) / 2**30:.1f}", f"{runs[0]['cost']['parameters']['unet'] / 1e6:.1f}"])
@@ -308,7 +315,8 @@ def cost(receipt: dict) -> str:
 
 def deviations(receipt: dict) -> str:
     """How the runs were made: what a reader has to know before comparing a figure with the paper's."""
-    shown = ("preset", "image_size", "vae", "features", "unet_channels", "train_length", "T_max", "smallest_bin", "guidance", "lam", "tune_epochs", "mask_rule", "pro")
+    shown = ("preset", "image_size", "vae", "features", "unet_channels", "train_length", "T_max", "smallest_bin", "guidance", "lam",
+             "tune_epochs", "mask_rule", "pro")
     rows = []
     for category, chosen in dict.fromkeys((run["category"], run["preset"]) for run in receipt["runs"]):
         run = next(r for r in receipt["runs"] if (r["category"], r["preset"]) == (category, chosen))

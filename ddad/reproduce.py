@@ -61,7 +61,8 @@ def by_category(name: str | None) -> dict | None:
     path = Path(name) if name.endswith(".json") else BY_CATEGORY / f"{name}.json"
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(table[key], str) for key in ("title", "source", "provenance", "test_data")) or not isinstance(table["categories"], dict):
+        told = (table[key] for key in ("title", "source", "provenance", "test_data"))
+        if not all(isinstance(text, str) for text in told) or not isinstance(table["categories"], dict):
             raise KeyError("a field is of the wrong kind")
         return table
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -153,7 +153,8 @@ def serve(monkeypatch):
         server = Server(archive.read_bytes(), **options)
         servers.append(server)
         known = hashlib.sha256(server.content).hexdigest() if DATASETS[name].sha256 else None
-        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], url=server.url(archive.name), sha256=known, counts=DATASETS[name].counts if counts is None else counts))
+        told = {"url": server.url(archive.name), "sha256": known, "counts": DATASETS[name].counts if counts is None else counts}
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], **told))
         return server
 
     yield start

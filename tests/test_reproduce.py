@@ -21,7 +21,8 @@ SET = ["--set", *(f"{name}={json.dumps(list(value) if isinstance(value, tuple) e
 
 
 def matrix(data, out, *extra, presets=("clean", "official"), seeds=("0", "1")):
-    return main(["reproduce", "folder", str(data), str(out), "--presets", *presets, "--seeds", *seeds, "--device", "cpu", "--vae", "pixels", *extra, *SET])
+    chosen = ["--presets", *presets, "--seeds", *seeds, "--device", "cpu", "--vae", "pixels"]
+    return main(["reproduce", "folder", str(data), str(out), *chosen, *extra, *SET])
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,8 @@ def test_deleted_results_come_back_the_same(data, runs, tmp_path):
 @pytest.mark.parametrize("after", [4.0, 7.0])
 def test_killed_and_started_again_it_ends_with_the_same_metrics(data, runs, tmp_path, after):
     out = tmp_path / "runs"
-    command = [sys.executable, "-c", "import sys; from ddad.cli import main; sys.exit(main(sys.argv[1:]))", "reproduce", "folder", str(data), str(out),
-               "--presets", "clean", "--seeds", "0", "--device", "cpu", "--vae", "pixels", *SET]
+    command = [sys.executable, "-m", "ddad", "reproduce", "folder", str(data), str(out), "clean", "--seeds", "0", "--device", "cpu",
+               "--vae", "pixels", *SET]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(after)
     process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
@@ -205,8 +206,9 @@ def test_a_scale_changes_sizes_and_no_row_of_the_comparison():
     for name in PRESETS:
         same = preset(name, **{k: getattr(PRESETS[name], k) for k in PRESETS[name].as_dict() if k in SCALES["laptop"]})
         assert same == PRESETS[name]
-    rows = {"edge_bin", "level_rounding", "self_neighbour", "first_call", "z0_from", "tune_level", "tune_cosine", "posterior", "map_range", "pro", "mask_rule",
-            "threshold", "lam", "guidance", "T_max", "tune_epochs", "static_first_step", "tune_gradient", "tune_batch_norm", "align_corners"}
+    rows = {"edge_bin", "level_rounding", "self_neighbour", "first_call", "z0_from", "tune_level", "tune_cosine", "posterior", "map_range", "pro",
+            "mask_rule", "threshold", "lam", "guidance", "T_max", "tune_epochs", "static_first_step", "tune_gradient", "tune_batch_norm",
+            "align_corners"}
     assert not rows & set(SCALES["laptop"])
 
 
@@ -220,8 +222,9 @@ def test_snakemake_runs_the_matrix_as_independent_jobs(data, runs, tmp_path):
     import ddad
     out = tmp_path / "runs"
     options = " ".join(["--device cpu --vae pixels", *(f"'{word}'" for word in SET)])
-    done = subprocess.run([str(snakemake), "-s", str(Path(ddad.__file__).parent / "reproduce.smk"), "--cores", "2", "--quiet", "--directory", str(tmp_path), "--config",
-                           "name=folder", f"data={data}", f"out={out}", "presets=official", "seeds=0,1", f"options={options}"],
+    rules = Path(ddad.__file__).parent / "reproduce.smk"
+    asked = ["name=folder", f"data={data}", f"out={out}", "presets=official", "seeds=0,1", f"options={options}"]
+    done = subprocess.run([str(snakemake), "-s", str(rules), "--cores", "2", "--quiet", "--directory", str(tmp_path), "--config", *asked],
                           capture_output=True, text=True, timeout=300,
                           env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr[-2000:]
