@@ -17,7 +17,7 @@ from .dynamic_noise import DynamicNoise, feature
 from .features import load_features
 from .fine_tuning import fine_tune
 from .latent_projection import LatentProjection, draw, load_vae
-from .manifest import ModelError
+from .manifest import ModelError, peak_memory
 from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
@@ -85,11 +85,12 @@ class Detector:
         Raises SettingsError, BackboneError, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
-        started, record = time.perf_counter(), {"seconds": {}}
+        started, record = time.perf_counter(), {"seconds": {}, "peak_memory": {}}
 
         def timed(stage: str) -> None:
             nonlocal started
             record["seconds"][stage], started = round(time.perf_counter() - started, 2), time.perf_counter()
+            record["peak_memory"][stage] = peak_memory(device)         # so far, in bytes
 
         record["held_out_from"] = "a share of the images" if held_out is None else "images given"
         train, held_out = split(images, settings) if held_out is None else (images, held_out)
@@ -195,8 +196,12 @@ class Detector:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
 
         With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given. Several
-        processes, all given the same images, share them out; each returns the whole prediction.
+        processes, all given the same images, share them out; each returns the whole prediction. Raises ValueError for another shape.
         """
+        size = self.settings.image_size
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (3, size, size):
+            given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise ValueError(f"images must be a tensor (N, 3, {size}, {size}) in [-1, 1], as data.read_images gives them, not {given}")
         parts, (first, end) = [], distributed.share(len(images))
         for n in tqdm(range(first, end, batch), "detect", leave=False, delay=2):
             x0 = images[n : min(n + batch, end)]

@@ -12,7 +12,6 @@ import numpy as np
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from .manifest import write_json
 from .metrics import percentiles, resamples
 from .published import METRICS, PAPER, PAPER_MEAN, SOURCE
 
@@ -39,7 +38,7 @@ def make_receipt(out: Path) -> dict:
         if receipt["test"].setdefault(run["category"], same)["image"] != same["image"]:
             raise ReceiptError(f"{out}: the runs of {run['category']} were tested on different images; keep them in different folders")
     receipt["sha256"] = digest(receipt)
-    write_json(out / RECEIPT, receipt)
+    _write(out / RECEIPT, json.dumps(receipt, separators=(",", ":")) + "\n")
     return receipt
 
 

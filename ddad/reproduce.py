@@ -113,6 +113,7 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         "held_out_from": detector.record["held_out_from"], "train": detector.record["images"], "held_out": detector.record["held_out"],
         "training": detector.record.get("training"), "versions": versions(), "device": str(detector.device), "commit": commit(),
         "cost": {"seconds": seconds, "images": len(A), "peak_memory": peak_memory(detector.device),
+                 "peak_memory_by_stage": detector.record.get("peak_memory"),
                  "parameters": {"unet": _count(detector.unet), "vae": _count(detector.projection.vae), "features": _count(detector.phi)}},
     }
     if run.preset == "clean":

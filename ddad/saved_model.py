@@ -46,7 +46,7 @@ def write(folder: Path, settings: Settings, unet: nn.Module, state: dict[str, Te
     channels, size = unet.config.in_channels, unet.config.sample_size
     copy_of = build_unet(settings, channels, size)
     copy_of.load_state_dict(unet.state_dict())
-    copy_of.to(dtype).save_pretrained(aside / "unet")
+    nn.Module.to(copy_of, dtype).save_pretrained(aside / "unet")       # diffusers' own `to` warns of layers this network does not have
     save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
     manifest = {"format": 1, "latent": [channels, size], **manifest, "versions": versions(),
                 "created": datetime.now(timezone.utc).isoformat(timespec="seconds"), "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}

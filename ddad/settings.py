@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from typing import get_type_hints
 
 
@@ -153,7 +154,9 @@ class Settings:
         """A copy with other values; SettingsError names one that does not exist."""
         unknown = set(values) - {f.name for f in fields(self)}
         if unknown:
-            raise SettingsError(f"no setting is called {', '.join(sorted(unknown))}; `ddad settings` lists them")
+            near = [match for name in sorted(unknown) for match in get_close_matches(name, [f.name for f in fields(self)], 1)]
+            raise SettingsError(f"no setting is called {', '.join(sorted(unknown))}{'; did you mean ' + ', '.join(near) + '?' if near else ''}; "
+                                "`ddad settings` lists them")
         return replace(self, **values)
 
     def parse(self, assignments: list[str]) -> Settings:

@@ -510,3 +510,9 @@ def test_ablation_writes_rows_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(Detector, "fit", real)
     more = experiments.ablate(root, tiny(vae="given"), [0, 1], out, vae=tiny_vae(), device="cpu")
     assert len(more) == 14 and more[:7] == again
+
+
+@pytest.mark.parametrize("images", [torch.zeros(3, 64, 64), torch.zeros(1, 1, 64, 64), torch.zeros(1, 3, 32, 32), "picture.png"])
+def test_predict_says_what_shape_it_wants(fitted, images):
+    with pytest.raises(ValueError, match=r"images must be a tensor \(N, 3, 64, 64\) in \[-1, 1\].*, not "):
+        fitted.predict(images)

@@ -894,3 +894,8 @@ def test_best_takes_the_largest_mean_over_products():
     assert calibration.best(one) == {"T_max": 80, "smallest_bin": 2, "guidance": 1.0, "lam": 0.5}
     assert calibration.best(one, two)["T_max"] == 160
     assert calibration.best([row(80, 0.2, 0.9), row(160, 0.9, 0.3)])["T_max"] == 160
+
+
+def test_a_misspelt_setting_is_answered_with_the_nearest():
+    with pytest.raises(SettingsError, match="no setting is called guidence; did you mean guidance?"):
+        tiny().change(guidence=3.0)
