@@ -29,17 +29,18 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
         one.add_argument("--vae", help="autoencoder: Hugging Face id, folder, embedded, pixels, or FILE.py:CALLABLE")
 
-    data = ("data", "folder in MVTec AD's layout: train/good, test/<kind>, ground_truth/<kind>")
+    data = ("data", "a product's folder in the layout of MVTec AD (train/good, test/<kind>, ground_truth/<kind>), MVTec LOCO, BTAD or VisA")
     within = commands.add_parser("data", help="Make, fetch or check a data set.").add_subparsers(required=True, metavar="ACTION")
     one = command("make", make_data, "Make the embedded products: images, masks and a table of defects.", ("out", "folder to make"), group=within)
     one.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
     one.add_argument("--seed", type=int, default=0)
     one = command("fetch", fetch_data, "Download a published data set: size, licence and terms first; checksummed; resumes.", group=within)
     one.add_argument("name", help="mvtec_ad, visa, btad, mvtec_loco, mtd_by_tile or mtd_random")
-    one.add_argument("out", type=Path, help="folder to put it in")
+    one.add_argument("out", type=Path, help="folder for all data sets")
+    one.add_argument("--url", help="another address of the same archive")
     one.add_argument("--accept", action="store_true", help="you accept the licence and terms that are shown")
     one = command("check", check_data, "Read every picture and mask of a data set and report what is off.", data, group=within)
-    one.add_argument("--name", help="compare with the published counts of mvtec_ad, visa, ..: DATA then holds the categories' folders")
+    one.add_argument("--name", help="compare with the published counts of mvtec_ad, visa, ..: DATA is then the folder it was fetched into")
     one.add_argument("--size", type=int, default=256, help="pixels a side it will be used at (default 256)")
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
@@ -123,12 +124,12 @@ def make_data(options) -> None:
 
 def fetch_data(options) -> None:
     from .fetch import fetch
-    print(f"{options.name} lies in {fetch(options.name, options.out, consent=options.accept)}")
+    print(fetch(options.name, options.out, consent=options.accept, url=options.url))
 
 
 def check_data(options) -> int:
     from .data import check
-    from .datasets import check_dataset
+    from .fetch import check_dataset
     report = check_dataset(options.name, options.data, options.size) if options.name else check(options.data, options.size)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["usable"] else 1

@@ -1,4 +1,4 @@
-"""Reading a product's pictures and masks from a folder in MVTec AD's layout, or in BTAD's or VisA's.
+"""Reading a product's pictures and masks from a folder in MVTec AD's layout, or in one of those in `layouts`.
 
     root/train/good/*                        defect-free pictures, the only ones that training sees
     root/validation/good/*                   where given: the held-out good pictures; else a share of train/good is held out
@@ -6,17 +6,14 @@
     root/ground_truth/<kind>/<stem>_mask.png their masks; also <stem>.png, or a folder <stem>/ of several masks (their
                                              union counts, as MVTec LOCO has it)
 
-BTAD says "ok" for good, and has masks in BMP. VisA's categories lie beside split_csv/1cls.csv, which says what each picture is for.
 Pictures are squashed to a square by antialiased bilinear resampling, as the official code does it. A file is read
 right or it is refused with a `DataError`; it is never clipped, cropped or skipped in silence.
 """
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,63 +22,34 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .layouts import PARTS, DataError, Item, entries, list_images, scan
+
 MASK_RULES = ("area", "bilinear")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # besides 16-bit and float grey
 MAX_PIXELS = 100_000_000
 
 
-class DataError(ValueError):
-    """A file or folder that cannot be used; one sentence says which, what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A picture of the data set."""
-
-    path: Path
-    kind: str  # "good", or the name of the defect's folder
-    mask: Path | None  # None for a good picture; else a file, or a folder of masks whose union counts
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """The pictures lying directly in a folder, sorted; or the one picture that `folder` itself names.
-
-    Raises DataError where it does not exist, cannot be listed, or holds no picture.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        return [folder]
-    images = [path for path in _entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not images:
-        raise DataError(f"{folder} holds no picture: put some directly in it, of the types {' '.join(SUFFIXES)}.")
-    return images
-
-
 def train_items(root: str | Path) -> list[Item]:
-    """The good training pictures, sorted. Raises DataError where there are none."""
-    root = Path(root)
-    if _is_visa(root):
-        items, problems = _scan_visa(root)
-        if problems:
-            raise DataError(problems[0])
-        return [item for use, item in items if use == "train"]
-    return [Item(path, "good", None) for path in list_images(_good(root / "train"))]
+    """The good pictures to train on, sorted. Raises DataError where there are none or one is missing."""
+    return _sound(root, "train")
 
 
 def held_out_items(root: str | Path) -> list[Item]:
     """The pictures of validation/good, sorted; none where that folder does not exist. Raises DataError where it is empty."""
-    folder = Path(root) / "validation" / "good"
-    return [Item(path, "good", None) for path in list_images(folder)] if folder.exists() else []
+    return _sound(root, "validation")
 
 
 def test_items(root: str | Path) -> list[Item]:
     """The test pictures, sorted by kind and name, each defective one with its mask.
 
-    Raises DataError where there are none, where a folder of test/ is empty, or where a mask is missing.
+    Raises DataError where there are none, where a folder of test/ is empty, or where a picture or a mask is missing.
     """
-    items, problems = _scan_test(root)
+    return _sound(root, "test")
+
+
+def _sound(root: str | Path, part: str) -> list[Item]:
+    items, problems = scan(root, part)
     if problems:
         raise DataError(problems[0])
     return items
@@ -140,35 +108,43 @@ def check(root: str | Path, size: int) -> dict:
     image_sizes, image_modes: number of readable pictures of each "WIDTHxHEIGHT" (upright) and of each Pillow mode
     masks: found (a number), and the pictures with a mask that is missing, empty, of another size (other_size), or not
         empty but gone at `size` by the rule "area" (vanishing); empty and vanishing masks are no problem in themselves
-    unreadable: the files that were refused; ignored: entries of train/, validation/, test/ and their folders that are not used
-    problems: a sentence each; usable: whether there are none
+    unreadable: the files that were refused; ignored: entries of the folders of pictures, and of those above, that are not used
+    problems: a sentence each, which starts with the command that it blocks, "train: " or "evaluate: "
+    usable_for: those of these commands that nothing blocks; usable: whether that is both
+    warnings: a sentence each about what blocks neither
     Files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
     root, sizes, modes = Path(root), Counter(), Counter()
     masks = {"found": 0, "missing": [], "empty": [], "other_size": [], "vanishing": []}
-    unreadable, (test, problems) = [], _scan_test(root)
-    good = []
-    for items in (held_out_items, train_items):
-        try:
-            good.append(items(root))
-        except DataError as error:
-            good.append([])
-            problems = [str(error), *(problem for problem in problems if problem != str(error))]
-    held_out, train = good
+    unreadable, blocked, warnings = [], {"train": [], "evaluate": []}, []
+
+    def scanned(part: str) -> list[Item]:
+        items, problems = scan(root, part)
+        blocked["evaluate" if part == "test" else "train"] += problems
+        return items
+
+    train, held_out, test = scanned("train"), scanned("validation"), scanned("test")
     kinds = Counter(item.kind for item in test)
     if test and not {"good"} < set(kinds):
-        problems.append(f"{root / 'test'} holds only {', '.join(kinds)}: add {'defects' if 'good' in kinds else 'good'} to tell good from bad.")
+        lacking = "defects" if "good" in kinds else "good"
+        blocked["evaluate"].append(f"{root}: test holds only {', '.join(kinds)}: add {lacking} to tell good from bad.")
+    needed = 21 if held_out else 26  # a picture and its 20 neighbours; where nothing is held out yet, a fifth will be
+    if 0 < len(train) < needed:
+        warnings.append(f"{root} has {len(train)} good pictures to train on; with the default settings training needs {needed}: "
+                        "add some, or lower the setting neighbours.")  # fmt: skip
     name = lambda path: path.relative_to(root).as_posix()
 
-    def attempt(read, path: Path):
+    def attempt(read, path: Path, problems: list[str]):
         try:
             return read(path)
         except DataError as error:
             unreadable.append(name(path))
             problems.append(str(error))
 
-    for item in tqdm(train + held_out + test, "checking", leave=False, delay=2):
-        picture, mode = attempt(_open, item.path) or (None, None)
+    good = len(train) + len(held_out)
+    for i, item in enumerate(tqdm(train + held_out + test, "checking", leave=False, delay=2)):
+        problems = blocked["train" if i < good else "evaluate"]
+        picture, mode = attempt(_open, item.path, problems) or (None, None)
         if picture:
             sizes[f"{picture.width}x{picture.height}"] += 1
             modes[mode] += 1
@@ -176,7 +152,7 @@ def check(root: str | Path, size: int) -> dict:
             masks["missing"] += [name(item.path)] * (item.kind != "good")
             continue
         masks["found"] += 1
-        defect = attempt(_defect, item.mask)
+        defect = attempt(_defect, item.mask, problems)
         if defect is None:
             continue
         if not defect.any():
@@ -189,79 +165,16 @@ def check(root: str | Path, size: int) -> dict:
 
     used = {item.path for item in train + held_out + test}
     folders = {path.parent for path in used}
-    searched = [folder for folder in (root / "train", root / "validation", root / "test", *sorted(folders)) if folder.is_dir()]
+    above = [root / part for part in (*PARTS, "Data/Images")]
+    searched = [folder for folder in (*above, *sorted(folders)) if folder.is_dir()]
+    usable_for = [command for command, problems in blocked.items() if not problems]
     return {
         "root": str(root), "size": size, "train": dict(Counter(item.kind for item in train)), "validation": len(held_out), "test": dict(kinds),
         "image_sizes": dict(sizes), "image_modes": dict(modes), "masks": masks, "unreadable": unreadable,
-        "ignored": [name(path) for folder in searched for path in _entries(folder) if path not in used | folders],
-        "problems": problems, "usable": not problems,
+        "ignored": [name(path) for folder in searched for path in entries(folder) if path not in used | folders],
+        "problems": [f"{command}: {problem}" for command, problems in blocked.items() for problem in problems],
+        "warnings": warnings, "usable_for": usable_for, "usable": len(usable_for) == len(blocked),
     }  # fmt: skip
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, without hidden entries (among them macOS's "._" twins of every file)."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        wrong = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed ({error.strerror})"
-        raise DataError(f"The folder {folder} {wrong}: check the path (a data set is one product's folder, holding train/good and test).") from error
-
-
-def _good(folder: Path) -> Path:
-    """The folder of good pictures: "good", or, as BTAD has it, "ok"."""
-    return folder / "ok" if (folder / "ok").is_dir() and not (folder / "good").is_dir() else folder / "good"
-
-
-def _is_visa(root: Path) -> bool:
-    return (root / "Data" / "Images").is_dir()
-
-
-def _scan_visa(root: Path) -> tuple[list[tuple[str, Item]], list[str]]:
-    """Use ("train" or "test") and item of each picture that VisA's split file lists for this category, sorted; and every problem found."""
-    table, items, problems = root.parent / "split_csv" / "1cls.csv", [], []
-    if not table.is_file():
-        return [], [f"{table} is missing: VisA's split lies beside its categories' folders; unpack the whole archive."]
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("object") == root.name]
-    if not rows or not {"split", "label", "image", "mask"} <= set(rows[0]):
-        return [], [f"{table} lists no picture of {root.name} with split, label, image and mask: is the folder named as VisA names it?"]
-    for row in rows:
-        path, mask = root.parent / row["image"], root.parent / row["mask"] if row["mask"] else None
-        kind = "good" if row["label"] == "normal" else "anomaly"
-        if not path.is_file():
-            problems.append(f"{path} is listed in {table} and missing: unpack the archive again.")
-            continue
-        if kind != "good" and (mask is None or not mask.is_file()):
-            problems.append(f"{path} has no mask: {table} lists {row['mask'] or 'none'}; unpack the archive again.")
-            mask = None
-        items.append((row["split"], Item(path, kind, mask)))
-    return sorted(items, key=lambda one: (one[0], one[1].kind != "good", one[1].path)), problems
-
-
-def _scan_test(root: str | Path) -> tuple[list[Item], list[str]]:
-    """The test pictures, and every problem found on the way; a defective one without a mask is listed with None."""
-    items, problems, root = [], [], Path(root)
-    if _is_visa(root):
-        listed, problems = _scan_visa(root)
-        return [item for use, item in listed if use == "test"], problems
-    folders = [path for path in sorted((root / "test").glob("[!.]*")) if path.is_dir()]
-    for folder in folders or [root / "test" / "good"]:
-        try:
-            images = list_images(folder)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        kind = "good" if folder == _good(root / "test") else folder.name
-        for path in images:
-            mask = None
-            if kind != "good":
-                truth = root / "ground_truth" / folder.name
-                wanted = [truth / f"{path.stem}_mask.png", truth / f"{path.stem}.png", truth / f"{path.stem}.bmp", truth / path.stem]
-                mask = next((candidate for candidate in wanted if candidate.exists()), None)
-                if mask is None:
-                    problems.append(f"{path} has no mask: add {wanted[0]}, black but for the defect.")
-            items.append(Item(path, kind, mask))
-    return items, problems
 
 
 def _open(path: str | Path) -> tuple[Image.Image, str]:

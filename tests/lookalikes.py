@@ -1,102 +1,112 @@
-"""Small look-alikes of the published data sets, in their true layouts: conftest's disc as the product, its blue square as the defect."""
+"""Small data sets in the layouts of the true ones, whose archives they can be packed into."""
 
 import csv
+import io
 import tarfile
 import zipfile
 
 import numpy as np
-from conftest import bad_images, good_images
+from conftest import bad_images, good_images, save_picture
 from PIL import Image
 
+from ddad.magnetic_tiles import COUNTS
 
-def save(path, x):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    levels = ((x.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8) if hasattr(x, "permute") else x
-    Image.fromarray(levels).save(path)
+SIZE = 32
 
 
-def mask(value, m):
-    return m.astype(np.uint8) * value
+def _save(folder, images, suffix="png", first=0):
+    for i, image in enumerate(images, first):
+        save_picture(folder / f"{i:04}.{suffix}", image)
 
 
-def make_mvtec_ad(root, category="bottle", train=14, good=3, bad=4):
-    for i, x in enumerate(good_images(train + good)):
-        save(root / category / ("train/good" if i < train else "test/good") / f"{i:03}.png", x)
-    for i, (x, m) in enumerate(zip(*bad_images(bad))):
-        save(root / category / "test/broken_large" / f"{i:03}.png", x)
-        save(root / category / "ground_truth/broken_large" / f"{i:03}_mask.png", mask(255, m))
+def _encoded(levels, form):
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, form)
+    return buffer.getvalue()
+
+
+def make_mvtec(root, categories=("bottle",), train=4, good=2, bad=2, validation=0, folders=False):
+    """MVTec AD's layout; with validation pictures and folders of masks, LOCO's."""
+    for category in categories:
+        home, (images, masks) = root / category, bad_images(bad, SIZE)
+        _save(home / "train" / "good", good_images(train, SIZE))
+        if validation:
+            _save(home / "validation" / "good", good_images(validation, SIZE, 20))
+        _save(home / "test" / "good", good_images(good, SIZE, 50))
+        _save(home / "test" / "cut", images)
+        for i, mask in enumerate(masks):
+            save_picture(home / "ground_truth" / "cut" / (f"{i:04}/000.png" if folders else f"{i:04}_mask.png"), mask)
+    (root / "readme.txt").write_text("look-alike")
     return root
 
 
-def make_mvtec_loco(root, category="juice_bottle", train=12, validation=4, good=3, bad=4):
-    for i, x in enumerate(good_images(train + validation + good)):
-        save(root / category / ("train/good" if i < train else "validation/good" if i < train + validation else "test/good") / f"{i:03}.png", x)
-    for i, (x, m) in enumerate(zip(*bad_images(bad))):
-        save(root / category / "test/logical_anomalies" / f"{i:03}.png", x)
-        upper, lower = m.copy(), m.copy()                               # two masks a picture, whose union counts
-        upper[32:], lower[:32] = False, False
-        for k, part in enumerate((upper, lower)):
-            save(root / category / "ground_truth/logical_anomalies" / f"{i:03}" / f"{k:03}.png", mask(200 + k, part))
+def make_loco(root, categories=("juice_bottle",), train=4, validation=2, good=2, bad=2):
+    return make_mvtec(root, categories, train, good, bad, validation, folders=True)
+
+
+def make_btad(root, train=4, good=2, bad=2):
+    """Three products: 01 has .bmp pictures and .png masks, 02 .png for both, 03 .bmp for both."""
+    for category, suffix, mask_suffix in (("01", "bmp", "png"), ("02", "png", "png"), ("03", "bmp", "bmp")):
+        home, (images, masks) = root / "BTech_Dataset_transformed" / category, bad_images(bad, SIZE)
+        _save(home / "train" / "ok", good_images(train, SIZE), suffix)
+        _save(home / "test" / "ok", good_images(good, SIZE, 50), suffix)
+        _save(home / "test" / "ko", images, suffix)
+        _save(home / "ground_truth" / "ko", masks, mask_suffix)
     return root
 
 
-def make_btad(root, category="01", suffix=".bmp", train=14, good=3, bad=4):
-    """Product 01 has pictures in BMP and masks in PNG, 03 has both in BMP, 02 both in PNG."""
-    for i, x in enumerate(good_images(train + good)):
-        save(root / category / ("train/ok" if i < train else "test/ok") / f"{i:04}{suffix}", x)
-    for i, (x, m) in enumerate(zip(*bad_images(bad))):
-        save(root / category / "test/ko" / f"{i:04}{suffix}", x)
-        save(root / category / "ground_truth/ko" / f"{i:04}{'.bmp' if category == '03' else '.png'}", mask(255, m))
-    return root
-
-
-def make_visa(root, category="candle", train=14, good=3, bad=4):
-    """Masks hold small levels, one a kind of defect; the split file lists pictures in no order."""
+def make_visa(root, categories=("candle",), train=4, good=2, bad=2):
+    """Pictures, masks whose defect is level 1 or 2, and the table of the split, in no particular order."""
     rows = []
-    for i, x in enumerate(good_images(train + good)):
-        name = f"{category}/Data/Images/Normal/{i:04}.JPG"
-        save(root / name, x)
-        rows.append({"object": category, "split": "train" if i < train else "test", "label": "normal", "image": name, "mask": ""})
-    for i, (x, m) in enumerate(zip(*bad_images(bad))):
-        name, truth = f"{category}/Data/Images/Anomaly/{i:03}.JPG", f"{category}/Data/Masks/Anomaly/{i:03}.png"
-        save(root / name, x)
-        save(root / truth, mask(1 + i % 3, m))
-        rows.append({"object": category, "split": "test", "label": "anomaly", "image": name, "mask": truth})
+    for category in categories:
+        home, (images, masks) = root / category / "Data", bad_images(bad, SIZE)
+        _save(home / "Images" / "Normal", good_images(train + good, SIZE), "JPG")
+        _save(home / "Images" / "Anomaly", images, "JPG")
+        for i, mask in enumerate(masks):
+            path = home / "Masks" / "Anomaly" / f"{i:04}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask.astype(np.uint8) * (1 + i % 2)).save(path)
+            name = f"{category}/Data/{{}}/Anomaly/{i:04}.{{}}"
+            rows.append((category, "test", "anomaly", name.format("Images", "JPG"), name.format("Masks", "png")))
+        for i in reversed(range(train + good)):  # the first ones test
+            rows.append((category, "test" if i < good else "train", "normal", f"{category}/Data/Images/Normal/{i:04}.JPG", ""))
     table = root / "split_csv" / "1cls.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    there = list(csv.DictReader(table.open(encoding="utf-8"))) if table.exists() else []
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["object", "split", "label", "image", "mask"])
-        writer.writeheader()
-        writer.writerows(there + rows[::-1])
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows([("object", "split", "label", "image", "mask"), *rows])
     return root
 
 
-def make_mtd(root, tiles=9, exposures=3):
-    """The archive of GitHub: one folder a kind, pictures in JPG beside masks in PNG; each tile several times, its numbers close together."""
-    base, numbers = root / "Magnetic-tile-defect-datasets.-master", []
-    for tile in range(tiles):
-        numbers += [(e + 1, 5000 * tile + 40 * e) for e in range(exposures)]
-    for (e, n), x in zip(numbers, good_images(len(numbers))):
-        save(base / "MT_Free/Imgs" / f"exp{e}_num_{n}.jpg", x)
-        save(base / "MT_Free/Imgs" / f"exp{e}_num_{n}.png", mask(255, np.zeros((64, 64), bool)))
-    for k, kind in enumerate(("Blowhole", "Break", "Crack", "Fray", "Uneven")):
-        x, m = bad_images(1, seed=200 + k)
-        number = 130 if k == 0 else 1_000_000 + 5000 * k                # the first is a good tile's next exposure
-        save(base / f"MT_{kind}/Imgs" / f"exp1_num_{number}.jpg", x[0])
-        save(base / f"MT_{kind}/Imgs" / f"exp1_num_{number}.png", mask(255, m[0]))
+def make_tiles(root, counts=COUNTS):
+    """The magnetic tiles' repository: tiles of six exposures, 1000 numbers apart; the first defect is on the first good tile.
+
+    The pictures are 8 pixels a side, and all of a kind are the same file.
+    """
+    home = root / "Magnetic-tile-defect-datasets.-master"
+    start = 1000
+    for kind, n in counts.items():
+        folder = home / f"MT_{kind}" / "Imgs"
+        mask = np.zeros((8, 8), np.uint8)
+        if kind != "Free":
+            mask[2:4, 2:4], mask[1, 2:4] = 255, 40  # a grey edge that is no defect
+        picture, mask = _encoded(np.full((8, 8), 99, np.uint8), "JPEG"), _encoded(mask, "PNG")
+        folder.mkdir(parents=True)
+        for i in range(n):
+            numbered = start + i // 6 * 1000 + i % 6 * 15 if kind == "Free" or i else 1200
+            (folder / f"exp{i % 6 + 1}_num_{numbered}.jpg").write_bytes(picture)
+            (folder / f"exp{i % 6 + 1}_num_{numbered}.png").write_bytes(mask)
+        start += (n // 6 + 2) * 1000
     return root
 
 
 def pack(folder, archive):
-    """All files of `folder`, relative to it, as .zip or .tar(.xz)."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """All that lies in a folder as .zip, .tar or .tar.xz, without the folder itself."""
     if archive.suffix == ".zip":
-        with zipfile.ZipFile(archive, "w") as file:
-            for path in files:
-                file.write(path, path.relative_to(folder).as_posix())
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted(folder.rglob("*")):
+                file.write(path, path.relative_to(folder))
     else:
         with tarfile.open(archive, "w:xz" if archive.suffix == ".xz" else "w") as file:
-            for path in files:
-                file.add(path, path.relative_to(folder).as_posix())
+            for path in sorted(folder.iterdir()):
+                file.add(path, path.name)
     return archive

@@ -484,3 +484,29 @@ def test_check_of_missing_parts(tmp_path):
     save(tmp_path / "ground_truth" / "cut" / "0.png", mask_of())
     (problem,) = data.check(tmp_path, 16)["problems"]
     assert "test holds only cut: add good" in problem
+
+
+def test_check_says_which_command_a_problem_blocks(tmp_path):
+    save(tmp_path / "train" / "good" / "0.png")
+    report = data.check(tmp_path, 16)
+    (problem,) = report["problems"]
+    assert problem.startswith("evaluate: ") and report["usable_for"] == ["train"] and report["usable"] is False
+    root = product(tmp_path / "p")
+    assert data.check(root, 16)["usable_for"] == ["train", "evaluate"]
+    (root / "train" / "good" / "b.png").write_text("x")
+    report = data.check(root, 16)
+    (problem,) = report["problems"]
+    assert problem.startswith("train: ") and "b.png" in problem and report["usable_for"] == ["evaluate"]
+    (root / "ground_truth" / "scratch" / "000_mask.png").write_text("x")
+    assert data.check(root, 16)["usable_for"] == []
+
+
+@pytest.mark.parametrize("count, held_out, warned", [(25, 0, True), (26, 0, False), (20, 1, True), (21, 1, False)])
+def test_check_warns_of_too_few_good_pictures(tmp_path, count, held_out, warned):
+    root = product(tmp_path)
+    for i in range(count - 3):
+        save(root / "train" / "good" / f"{i}.png")
+    for i in range(held_out):
+        save(root / "validation" / "good" / f"{i}.png")
+    report = data.check(root, 16)
+    assert [f"{count} good pictures" in warning for warning in report["warnings"]] == [True] * warned and report["usable"]

@@ -1,289 +1,465 @@
-"""Published data sets by name: fetched from a server on this machine, checked, read in their true layouts, trained on and evaluated."""
-
 import hashlib
-import io
 import json
+import os
+import re
 import shutil
+import stat
 import tarfile
 import threading
 import zipfile
+from collections import namedtuple
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from conftest import TINY
-from lookalikes import make_btad, make_mtd, make_mvtec_ad, make_mvtec_loco, make_visa, pack
+from lookalikes import make_btad, make_loco, make_mvtec, make_tiles, make_visa, pack
 
-from ddad import datasets
-from ddad import fetch as fetching
+from ddad import data, fetch, magnetic_tiles
 from ddad.cli import main
-from ddad.data import DataError, check, held_out_items, read_item, test_items, train_items
-from ddad.datasets import DATASETS, check_dataset, split_mtd, tiles
-from ddad.fetch import fetch, unpack
-
-test_items.__test__ = False
-MAKE = {"mvtec_ad": make_mvtec_ad, "mvtec_loco": make_mvtec_loco, "btad": make_btad, "visa": make_visa}
-CATEGORY = {"mvtec_ad": "bottle", "mvtec_loco": "juice_bottle", "btad": "01", "visa": "candle"}
-SET = ["--set", *(f"{name}={json.dumps(list(value) if isinstance(value, tuple) else value)}" for name, value in TINY.items())]
+from ddad.data import DataError
+from ddad.datasets import DATASETS
 
 
-# --- reading
+class Server(ThreadingHTTPServer):
+    """Serves one file on 127.0.0.1; `ranges`, `dies_after` bytes and `etag` can be changed, `asked` holds the Range of each request."""
+
+    def __init__(self, path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.path, self.ranges, self.dies_after, self.etag, self.status, self.asked = path, True, None, '"one"', 200, []
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/{self.path.name}"
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_items_of_each_layout(name, tmp_path):
-    root = MAKE[name](tmp_path) / CATEGORY[name]
-    train, held_out, test = train_items(root), held_out_items(root), test_items(root)
-    assert len(train) == (12 if name == "mvtec_loco" else 14) and len(held_out) == (4 if name == "mvtec_loco" else 0)
-    assert {item.kind for item in train + held_out} == {"good"}
-    good = [item for item in test if item.kind == "good"]
-    assert len(good) == 3 and len(test) == 7 and all((item.mask is None) == (item.kind == "good") for item in test)
-    assert [item.path for item in train] == sorted(item.path for item in train)
-    for item in test:
-        share = read_item(item, 64)[1].mean().item()
-        assert share == 0 if item.kind == "good" else 0.03 < share < 0.5
-    report = check(root, 64)
-    assert report["usable"] or report["problems"] == [], report["problems"]
-    assert report["test"]["good"] == 3 and not report["masks"]["missing"]
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, content, begin = self.server, self.server.path.read_bytes(), 0
+        asked = self.headers.get("Range")
+        server.asked.append(asked)
+        if server.status != 200:
+            return self.send_error(server.status)
+        if asked and server.ranges and self.headers.get("If-Range") == server.etag:
+            begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+            if begin >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                return self.end_headers()
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        self.wfile.write(content[begin:][: server.dies_after])
+
+    def log_message(self, *arguments):
+        pass
 
 
-def test_visa_says_what_is_missing(tmp_path):
-    root = make_visa(tmp_path) / "candle"
-    (root / "Data/Images/Normal/0003.JPG").unlink()
-    with pytest.raises(DataError, match="0003.JPG is listed .* and missing"):
-        train_items(root)
-    (root / "Data/Masks/Anomaly/001.png").unlink()
-    assert sum("missing" in p or "no mask" in p for p in check(root, 64)["problems"]) == 2
-    shutil.move(tmp_path / "candle", tmp_path / "other")
-    with pytest.raises(DataError, match="lists no picture of other"):
-        train_items(tmp_path / "other")
-    shutil.rmtree(tmp_path / "split_csv")
-    with pytest.raises(DataError, match="1cls.csv is missing"):
-        train_items(tmp_path / "other")
-    assert not check(tmp_path / "other", 64)["usable"]
+@pytest.fixture
+def serve(monkeypatch, tmp_path):
+    """Packs a folder as the archive of a data set and serves it; the table then has that archive's address, hash and size."""
+    servers = []
+
+    def start(name, folder=None, suffix=".tar.xz", archive=None, **changes):
+        archive = archive or pack(folder, tmp_path / f"archive{suffix}")
+        server = Server(archive)
+        servers.append(server)
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest() if DATASETS[name].sha256 else None
+        changes = {"url": server.url, "sha256": digest, "size": archive.stat().st_size} | changes
+        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], **changes))
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+BOTTLE = {"counts": {"bottle": (4, 0, 2, 2)}}
 
 
 # --- the table
 
 
-def test_published_totals():
-    total = lambda name: tuple(map(sum, zip(*DATASETS[name].counts.values())))
-    assert total("mvtec_ad") == (3629, 0, 467, 1258) and len(DATASETS["mvtec_ad"].counts) == 15
-    assert total("visa") == (8659, 0, 962, 1200) and len(DATASETS["visa"].counts) == 12     # 9,621 good ones
-    assert total("btad") == (1799, 0, 451, 290) and len(DATASETS["btad"].counts) == 3
-    assert total("mvtec_loco") == (1778, 305, 575, 993) and len(DATASETS["mvtec_loco"].counts) == 5
+def test_totals_are_the_published_ones():
+    totals = {name: tuple(map(sum, zip(*found.counts.values()))) for name, found in DATASETS.items()}
+    assert totals["mvtec_ad"] == (3629, 0, 467, 1258) and totals["btad"] == (1799, 0, 451, 290)
+    assert totals["visa"][0] + totals["visa"][2] == 9621 and totals["visa"][3] == 1200
+    assert totals["mvtec_loco"] == (1778, 305, 575, 993)
+    for name in ("mtd_by_tile", "mtd_random"):
+        assert totals[name][0] + totals[name][2] == magnetic_tiles.COUNTS["Free"] and totals[name][3] == sum(magnetic_tiles.COUNTS.values()) - 952
+    assert [len(found.categories) for found in DATASETS.values()] == [15, 12, 3, 5, 1, 1]
+    for name, found in DATASETS.items():
+        assert found.name == name and found.url.startswith("https://") and (found.sha256 is None or re.fullmatch("[0-9a-f]{64}", found.sha256))
+        assert found.licence and found.terms and found.citation
 
 
-def test_check_names_what_is_off(tmp_path, monkeypatch):
-    make_mvtec_ad(tmp_path)
-    few = replace(DATASETS["mvtec_ad"], counts={"bottle": (14, 0, 3, 4)})
-    monkeypatch.setitem(DATASETS, "mvtec_ad", few)
-    assert check_dataset("mvtec_ad", tmp_path, 64)["problems"] == []
-    (tmp_path / "bottle/test/good/014.png").unlink()
-    monkeypatch.setitem(DATASETS, "mvtec_ad", replace(few, counts=few.counts | {"cable": (1, 0, 1, 1)}))
-    problems = check_dataset("mvtec_ad", tmp_path, 64)["problems"]
-    assert f"{tmp_path / 'bottle'}: 2 good test images, 3 are published" in problems
-    assert any("cable" in p and "does not exist" in p for p in problems)
-    assert main(["data", "check", str(tmp_path), "--name", "mvtec_ad", "--size", "64"]) == 1
-    with pytest.raises(DataError, match="no data set is called 'mvtec'; there are mvtec_ad, visa"):
-        check_dataset("mvtec", tmp_path, 64)
+# --- layouts
 
 
-# --- MTD's two splits
+def test_btad_is_read(tmp_path):
+    root = make_btad(tmp_path) / "BTech_Dataset_transformed"
+    for category, mask in (("01", "png"), ("02", "png"), ("03", "bmp")):
+        home = root / category
+        assert [(i.path.parent.name, i.kind, i.mask) for i in data.train_items(home)] == [("ok", "good", None)] * 4
+        assert data.held_out_items(home) == []
+        items = data.test_items(home)
+        assert [(i.path.parent.name, i.kind) for i in items] == [("ok", "good")] * 2 + [("ko", "ko")] * 2
+        assert items[2].mask == home / "ground_truth" / "ko" / f"0000.{mask}" and data.read_item(items[2], 32)[1].sum() == 64
+        report = data.check(home, 32)
+        assert report["usable"] and report["train"] == {"good": 4} and report["test"] == {"good": 2, "ko": 2} and report["ignored"] == []
 
 
-def test_tiles_are_pictures_whose_numbers_lie_close():
-    names = ["exp2_num_350", "exp1_num_100", "exp1_num_9000", "exp3_num_651", "exp1_num_400"]
-    assert tiles(names) == [["exp1_num_100", "exp2_num_350", "exp1_num_400", "exp3_num_651"], ["exp1_num_9000"]]
-    with pytest.raises(DataError, match="a.b is no name of MTD"):
-        tiles(["a.b"])
+def test_a_kind_of_defect_may_be_called_ok_beside_good(tmp_path):
+    root = make_mvtec(tmp_path) / "bottle"
+    (root / "test" / "cut").rename(root / "test" / "ok")
+    (root / "ground_truth" / "cut").rename(root / "ground_truth" / "ok")
+    assert [i.kind for i in data.test_items(root)] == ["good", "good", "ok", "ok"]
 
 
-def test_no_tile_on_both_sides():
-    good = [f"exp{e}_num_{5000 * tile + 40 * e}" for tile in range(50) for e in range(6)]
-    train, test = split_mtd(good, ["exp1_num_10250"], "by_tile")
-    of = lambda stems: {int(stem.split("_")[-1]) // 5000 for stem in stems}
-    assert not of(train) & of(test) and 2 in of(test)                    # the tile that is photographed broken, too
-    assert sorted(train + test) == sorted(good) and 0.2 <= len(test) / len(good) <= 0.23
-    assert split_mtd(good, [], "by_tile", seed=1) != split_mtd(good, [], "by_tile") == split_mtd(good[::-1], [], "by_tile")
-    at_random = split_mtd(good, [], "random")
-    assert len(at_random[1]) == 60 and len(of(at_random[0]) & of(at_random[1])) > 20
+def test_visa_is_read(tmp_path, monkeypatch):
+    root = make_visa(tmp_path, ("candle", "pcb1")) / "candle"
+    assert [i.path.relative_to(root).as_posix() for i in data.train_items(root)] == [f"Data/Images/Normal/000{i}.JPG" for i in (2, 3, 4, 5)]
+    assert data.held_out_items(root) == []
+    items = data.test_items(root)
+    assert [(i.kind, i.path.stem) for i in items] == [("anomaly", "0000"), ("anomaly", "0001"), ("good", "0000"), ("good", "0001")]
+    assert items[0].mask == root / "Data" / "Masks" / "Anomaly" / "0000.png"
+    assert [int(data.read_item(i, 32)[1].sum()) for i in items] == [64, 100, 0, 0]  # levels 1 and 2 are defect
+    report = data.check(root, 32)
+    assert report["usable"] and report["test"] == {"anomaly": 2, "good": 2} and report["ignored"] == []
+    (root / "Data" / "Images" / "Normal" / "extra.JPG").write_bytes(b"x")
+    assert data.check(root, 32)["ignored"] == ["Data/Images/Normal/extra.JPG"]
+    monkeypatch.chdir(root)
+    assert len(data.train_items(".")) == 4
+
+
+def test_visa_names_what_is_wrong(tmp_path):
+    root = make_visa(tmp_path) / "candle"
+    table = tmp_path / "split_csv" / "1cls.csv"
+    text = table.read_text()
+    gone = root / "Data" / "Images" / "Normal" / "0003.JPG"
+    gone.unlink()
+    with pytest.raises(DataError, match=r"0003\.JPG is not there, though .*1cls\.csv lists it"):
+        data.train_items(root)
+    assert len(data.test_items(root)) == 4
+    report = data.check(root, 32)
+    assert report["usable_for"] == ["evaluate"] and report["train"] == {"good": 3}
+    (root / "Data" / "Masks" / "Anomaly" / "0001.png").unlink()
+    with pytest.raises(DataError, match=r"0001\.JPG has no mask: add .*Anomaly.0001\.png"):
+        data.test_items(root)
+    assert data.check(root, 32)["masks"]["missing"] == ["Data/Images/Anomaly/0001.JPG"]
+    for wrong, match in (
+        (text.replace("candle/Data/Images/Normal/0003", "candle/../../secret"), "not in the folder candle"),
+        (text.replace("candle/Data/Images/Normal/0003", "pcb1/Data/Images/Normal/0003"), "not in the folder candle"),
+        (text.replace("train,normal", "train,anomaly"), "which is no good picture"),
+        (text.replace("train,normal", "train,fine"), "label 'fine'"),
+        (text.replace("label", "name"), "lacks one of the columns"),
+        (text.replace("candle,", "lamp,"), "no picture for object candle, split train"),
+    ):
+        table.write_text(wrong)
+        with pytest.raises(DataError, match=match):
+            data.train_items(root)
+        assert not data.check(root, 32)["usable"]
+    table.unlink()
+    with pytest.raises(DataError, match=r"1cls\.csv does not exist: .*copy the folder split_csv beside candle"):
+        data.test_items(root)
+
+
+def test_loco_is_read(tmp_path):
+    root = make_loco(tmp_path) / "juice_bottle"
+    assert len(data.held_out_items(root)) == 2 and data.test_items(root)[0].mask.is_dir() and data.check(root, 32)["usable"]
 
 
 # --- fetching
 
 
-class Server:
-    """Serves bytes on 127.0.0.1; may ignore ranges, or break off after so many bytes, once."""
-
-    def __init__(self, content, ranges=True, break_after=None, etag='"one"'):
-        served = self
-        self.content, self.ranges, self.break_after, self.etag, self.asked = content, ranges, break_after, etag, []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                wanted = self.headers.get("Range")
-                served.asked.append(wanted)
-                start = int(wanted[6:-1]) if wanted and served.ranges and self.headers.get("If-Range") == served.etag else 0
-                body = served.content[start:]
-                self.send_response(206 if start else 200)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("ETag", served.etag)
-                self.end_headers()
-                if served.break_after is not None:
-                    body, served.break_after = body[: served.break_after], None
-                self.wfile.write(body)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def url(self, name):
-        return f"http://127.0.0.1:{self.server.server_port}/{name}"
+def test_consent_comes_first(serve, tmp_path, capsys):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    with pytest.raises(DataError, match="MVTec AD was not fetched.*--accept"):
+        fetch.fetch("mvtec_ad", tmp_path / "root")
+    printed = capsys.readouterr().out
+    for part in ("MVTec AD", "GB", "CC BY-NC-SA 4.0", "not use it commercially", "Bergmann"):
+        assert part in printed
+    assert server.asked == [] and not (tmp_path / "root").exists()
+    with pytest.raises(DataError, match="'mvtec' is unknown: use one of mvtec_ad"):
+        fetch.fetch("mvtec", tmp_path, consent=True)
 
 
-@pytest.fixture
-def serve(monkeypatch):
-    """Serves an archive as the data set `name` and returns the server; the table is told its hash and counts."""
-    servers = []
-
-    def start(name, archive, counts=None, **options):
-        server = Server(archive.read_bytes(), **options)
-        servers.append(server)
-        known = hashlib.sha256(server.content).hexdigest() if DATASETS[name].sha256 else None
-        told = {"url": server.url(archive.name), "sha256": known, "counts": DATASETS[name].counts if counts is None else counts}
-        monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], **told))
-        return server
-
-    yield start
-    for server in servers:
-        server.server.shutdown()
-
-
-@pytest.mark.parametrize(("name", "file"), [("mvtec_ad", "a.tar.xz"), ("visa", "v.tar"), ("btad", "b.zip")])
-def test_fetch_check_train_evaluate(name, file, tmp_path, serve, capsys):
-    source = MAKE[name](tmp_path / "source" / DATASETS[name].folder)
-    serve(name, pack(tmp_path / "source", tmp_path / file), counts={CATEGORY[name]: (14, 0, 3, 4)})
-    out, model = tmp_path / "data", tmp_path / "model"
-    assert main(["data", "fetch", name, str(out)]) == 2                  # no consent, nothing fetched
-    assert "licence" in capsys.readouterr().err and not out.exists()
-    assert main(["data", "fetch", name, str(out), "--accept"]) == 0
-    root = out / name / DATASETS[name].folder
-    assert {p.relative_to(root) for p in root.rglob("*.*")} == {p.relative_to(source) for p in source.rglob("*.*")}
-    assert main(["data", "check", str(root), "--name", name, "--size", "64"]) == 0
-    assert main(["train", str(root / CATEGORY[name]), str(model), "--device", "cpu", *SET]) == 0
-    assert main(["evaluate", str(model), str(root / CATEGORY[name]), "--device", "cpu"]) == 0
-    assert json.loads((model / "results.json").read_text())["result"]["defective"] == 4
+@pytest.mark.parametrize("name, make, suffix, counts", [
+    ("mvtec_ad", make_mvtec, ".tar.xz", {"bottle": (4, 0, 2, 2)}),
+    ("mvtec_loco", make_loco, ".tar.xz", {"juice_bottle": (4, 2, 2, 2)}),
+    ("visa", make_visa, ".tar", {"candle": (4, 0, 2, 2)}),
+    ("btad", make_btad, ".zip", {c: (4, 0, 2, 2) for c in ("01", "02", "03")}),
+])  # fmt: skip
+def test_fetch_and_second_call(serve, tmp_path, capsys, name, make, suffix, counts):
+    server = serve(name, make(tmp_path / "made"), suffix, counts=counts)
+    home = fetch.fetch(name, str(tmp_path / "root"), consent=True)
+    assert home == tmp_path / "root" / DATASETS[name].folder
+    assert fetch.check_dataset(name, tmp_path / "root", 32)["usable"]
+    assert not list((tmp_path / "root").glob("*.partial*")) and len(server.asked) == 1
+    shutil.rmtree(tmp_path / "made")
+    capsys.readouterr()
+    assert fetch.fetch(name, tmp_path / "root") == home and "already" in capsys.readouterr().out  # no consent needed, no request
+    assert len(server.asked) == 1
 
 
-def test_fetch_goes_on_where_it_stopped(tmp_path, serve):
-    make_mvtec_ad(tmp_path / "source")
-    server = serve("mvtec_ad", pack(tmp_path / "source", tmp_path / "a.tar"), break_after=50_000)
-    with pytest.raises(DataError, match="goes on from there"):
-        fetch("mvtec_ad", tmp_path / "data", consent=True)
-    kept = (tmp_path / "data/a.tar.part").stat().st_size
-    assert 0 < kept <= 50_000
-    fetch("mvtec_ad", tmp_path / "data", consent=True)
-    assert server.asked == [None, f"bytes={kept}-"]
-    fetch("mvtec_ad", tmp_path / "data", consent=True)                   # there already: nothing is asked
-    assert len(server.asked) == 2
+def test_a_download_goes_on_where_it_broke_off(serve, tmp_path):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    half = server.dies_after = server.path.stat().st_size // 2
+    for _ in range(2):
+        with pytest.raises(DataError, match="broke off after .* run again, it goes on"):
+            fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+        server.dies_after = 7
+    server.dies_after = None
+    assert fetch.fetch("mvtec_ad", tmp_path / "root", consent=True).is_dir()
+    assert server.asked == [None, f"bytes={half}-", f"bytes={half + 7}-"]
 
 
-@pytest.mark.parametrize("change", [{"ranges": False}, {"etag": '"two"'}])
-def test_without_ranges_or_with_another_file_it_starts_anew(change, tmp_path, serve):
-    make_mvtec_ad(tmp_path / "source")
-    server = serve("mvtec_ad", pack(tmp_path / "source", tmp_path / "a.tar"), break_after=50_000)
-    with pytest.raises(DataError):
-        fetch("mvtec_ad", tmp_path / "data", consent=True)
-    vars(server).update(change)
-    assert (fetch("mvtec_ad", tmp_path / "data", consent=True) / "bottle").is_dir()
+@pytest.mark.parametrize("change", ["no ranges", "another file", "no validator", "weak validator", "damaged record"])
+def test_a_download_starts_anew_where_it_cannot_go_on(serve, tmp_path, change):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    server.dies_after = 1000
+    server.etag = {"no validator": None, "weak validator": 'W/"one"'}.get(change, server.etag)
+    with pytest.raises(DataError, match="broke off"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    (partial,) = (tmp_path / "root").glob("*.partial")
+    partial.write_bytes(b"x" * 1000)  # glued to the rest, the hash would be wrong
+    server.dies_after, server.ranges = None, change != "no ranges"
+    if change == "another file":
+        server.etag = '"two"'
+    if change == "damaged record":
+        partial.with_name(partial.name + ".json").write_text("{")
+    assert fetch.fetch("mvtec_ad", tmp_path / "root", consent=True).is_dir()
 
 
-def test_wrong_hash_is_set_aside(tmp_path, serve, monkeypatch):
-    make_mvtec_ad(tmp_path / "source")
-    serve("mvtec_ad", pack(tmp_path / "source", tmp_path / "a.tar"))
-    monkeypatch.setitem(DATASETS, "mvtec_ad", replace(DATASETS["mvtec_ad"], sha256="0" * 64))
-    with pytest.raises(DataError, match="its SHA-256 is [0-9a-f]{64}, not 0000"):
-        fetch("mvtec_ad", tmp_path / "data", consent=True)
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["a.tar.bad"]
+def test_a_download_that_was_whole_but_not_renamed(serve, tmp_path):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    root = tmp_path / "root"
+    partial = root / (server.path.name + ".partial")
+    root.mkdir()
+    shutil.copy(server.path, partial)
+    partial.with_name(partial.name + ".json").write_text(json.dumps({"validator": server.etag}))
+    assert fetch.fetch("mvtec_ad", root, consent=True).is_dir()
+    assert server.asked == [f"bytes={server.path.stat().st_size}-"]
+    shutil.rmtree(root)
+    root.mkdir()
+    partial.write_bytes(server.path.read_bytes() + b"more")
+    partial.with_name(partial.name + ".json").write_text(json.dumps({"validator": server.etag}))
+    with pytest.raises(DataError, match="they are deleted; run again"):
+        fetch.fetch("mvtec_ad", root, consent=True)
+    assert fetch.fetch("mvtec_ad", root, consent=True).is_dir()
 
 
-def test_no_server_and_a_full_disk_are_said(tmp_path, serve, monkeypatch):
-    with pytest.raises(DataError, match="cannot be fetched"):
-        fetch("visa", tmp_path, consent=True, url="http://127.0.0.1:9/visa.tar")
-    make_mvtec_ad(tmp_path / "source")
-    serve("mvtec_ad", pack(tmp_path / "source", tmp_path / "a.tar"))
-    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(DataError, match="0.0 GB free"):
-        fetch("mvtec_ad", tmp_path / "data", consent=True)
+def test_wrong_hash(serve, tmp_path):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE, sha256="0" * 64)
+    found = hashlib.sha256(server.path.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match=rf"\.bad is not the published archive: its SHA-256 is {found}, expected was 0000"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [server.path.name + ".bad"]
 
 
-def test_mtd_is_arranged_both_ways(tmp_path, serve):
-    archive = pack(make_mtd(tmp_path / "source"), tmp_path / "m.zip")
-    for name in ("mtd_by_tile", "mtd_random"):
-        serve(name, archive)
-        root = fetch(name, tmp_path / "data", consent=True) / "mtd"
-        split = json.loads((root / "split.json").read_text())
-        train, test = train_items(root), test_items(root)
-        assert split["rule"] == name.removeprefix("mtd_") and sorted(p.path.stem for p in train) == split["train"]
-        assert len(train) + sum(item.kind == "good" for item in test) == 27
-        assert {item.kind for item in test} == {"good", *datasets.MTD_KINDS}
-        assert all(read_item(item, 64)[1].any() for item in test if item.kind != "good")
-        problems = check_dataset(name, root.parent, 64)["problems"]
-        assert any("27 images of good, 952 are published" in p for p in problems)
-    near = [f"exp{e + 1}_num_{40 * e}" for e in range(3)]                 # a broken one has the next number
-    by_tile = json.loads((tmp_path / "data/mtd_by_tile/mtd/split.json").read_text())
-    assert set(near) <= set(by_tile["test"])
+def test_an_archive_laid_by_hand_and_an_interrupted_unpacking(serve, tmp_path):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    root = tmp_path / "root"
+    (root / "mvtec_ad.unpacking.partial" / "bottle").mkdir(parents=True)
+    shutil.copy(server.path, root)
+    home = fetch.fetch("mvtec_ad", root, consent=True)
+    assert server.asked == [] and fetch.check_dataset("mvtec_ad", root, 32)["usable"]
+    shutil.rmtree(home / "bottle")
+    with pytest.raises(DataError, match="does not hold all of bottle: move it away"):
+        fetch.fetch("mvtec_ad", root, consent=True)
 
 
-# --- archives that mean harm
+def test_another_address_and_one_that_answers_404(serve, tmp_path):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE)
+    url = server.url
+    serve("mvtec_ad", archive=server.path, url="http://127.0.0.1:9/archive.tar.xz")
+    with pytest.raises(DataError, match="127.0.0.1:9/.* cannot be fetched .*run again"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    server.status = 404
+    with pytest.raises(DataError, match=r"\(404 .*--url, or lay the archive at .*archive\.tar\.xz yourself"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True, url=url)
+    with pytest.raises(DataError, match="'archive.tar.xz' is no address"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True, url="archive.tar.xz")
+    server.status = 200
+    assert fetch.fetch("mvtec_ad", tmp_path / "root", consent=True, url=url).is_dir()
 
 
-def tar_with(tmp_path, member, content=b"x"):
-    archive = tmp_path / "bad.tar"
-    with tarfile.open(archive, "w") as file:
-        member.size = len(content) if member.isfile() else 0
-        file.addfile(member, io.BytesIO(content))
-    return archive
+def test_too_little_room(serve, tmp_path, monkeypatch):
+    server = serve("mvtec_ad", make_mvtec(tmp_path / "m"), **BOTTLE, size=10**9)
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: namedtuple("usage", "free")(2 * 10**9))
+    with pytest.raises(DataError, match="has 2.0 GB free, MVTec AD needs 2.2 GB"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    assert server.asked == []
 
 
-def link(name, target, kind=tarfile.SYMTYPE):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = kind, target
-    return member
+# --- archives that are not safe
 
 
-@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "a/../../out.png", "..\\out.png", "C:\\out.png"])
-def test_archives_cannot_write_outside_their_folder(name, tmp_path):
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
-        file.writestr(zipfile.ZipInfo(name), b"x")
-    for archive in (tar_with(tmp_path, tarfile.TarInfo(name)), tmp_path / "bad.zip"):
-        with pytest.raises(DataError, match="outside its folder"):
-            unpack(archive, tmp_path / "a/b")
-    assert not list(tmp_path.rglob("out.png"))
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+@pytest.mark.parametrize("name", ["../evil", "bottle/../../evil", "/tmp/ddad_evil", "..\\evil", "C:\\evil", "C:evil", "\\evil"])
+def test_members_that_leave_the_folder_are_refused(serve, tmp_path, suffix, name):
+    archive = tmp_path / f"archive{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("bottle/a", "x")
+            file.writestr(zipfile.ZipInfo(name), "x")
+    else:
+        with tarfile.open(archive, "w") as file:
+            file.addfile(tarfile.TarInfo("bottle/a"))
+            file.addfile(tarfile.TarInfo(name))
+    serve("mvtec_ad", archive=archive, **BOTTLE)
+    with pytest.raises(DataError, match=r"which leaves the folder .* not safe.*kept as .*\.bad"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [archive.name + ".bad"]
+    assert not [path for path in tmp_path.rglob("*evil*")] and not os.path.exists("/tmp/ddad_evil")
 
 
-@pytest.mark.parametrize("member", [link("a", "/etc"), link("a", "b", tarfile.LNKTYPE), link("a", "", tarfile.FIFOTYPE)])
-def test_links_and_devices_are_refused(member, tmp_path):
-    with pytest.raises(DataError, match="neither a file nor a folder"):
-        unpack(tar_with(tmp_path, member), tmp_path / "out")
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "device", "zip symlink"])
+def test_links_and_devices_are_refused(serve, tmp_path, kind):
+    archive = tmp_path / ("archive.zip" if "zip" in kind else "archive.tar")
+    if "zip" in kind:
+        with zipfile.ZipFile(archive, "w") as file:
+            info = zipfile.ZipInfo("bottle")
+            info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            file.writestr(info, "/etc")
+    else:
+        with tarfile.open(archive, "w") as file:
+            info = tarfile.TarInfo("bottle")
+            info.type, info.linkname = {"symlink": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "device": tarfile.CHRTYPE}[kind], "/etc"
+            file.addfile(info)
+    serve("mvtec_ad", archive=archive, **BOTTLE)
+    with pytest.raises(DataError, match="'bottle', which is neither file nor folder"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as file:
-        member = zipfile.ZipInfo("a")
-        member.external_attr = 0o120777 << 16
-        file.writestr(member, "/etc")
-    with pytest.raises(DataError, match="neither a file nor a folder"):
-        unpack(tmp_path / "bad.zip", tmp_path / "out")
+@pytest.mark.parametrize("suffix", [".zip", ".tar.xz"])
+def test_bombs_are_refused(serve, tmp_path, suffix):
+    (tmp_path / "made" / "bottle").mkdir(parents=True)
+    (tmp_path / "made" / "bottle" / "zeros").write_bytes(bytes(3_000_000))
+    serve("mvtec_ad", tmp_path / "made", suffix, **BOTTLE)
+    with pytest.raises(DataError, match="unpacks to more than 20 times its size"):
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
 
 
-def test_bombs_and_rubbish_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "LARGEST", 1000)
-    with pytest.raises(DataError, match="would unpack to"):
-        unpack(tar_with(tmp_path, tarfile.TarInfo("a"), b"x" * 1001), tmp_path / "out")
-    (tmp_path / "rubbish.tar").write_bytes(b"no archive")
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.xz"])
+def test_damaged_archives_are_refused(serve, tmp_path, suffix):
+    archive = pack(make_mvtec(tmp_path / "m"), tmp_path / f"archive{suffix}")
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    serve("mvtec_ad", archive=archive, **BOTTLE)
     with pytest.raises(DataError, match="cannot be unpacked"):
-        unpack(tmp_path / "rubbish.tar", tmp_path / "out")
+        fetch.fetch("mvtec_ad", tmp_path / "root", consent=True)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [archive.name + ".bad"]
+
+
+# --- the magnetic tiles
+
+
+def test_tiles_are_grouped_by_number():
+    stems = ["exp1_num_1000", "exp2_num_1300", "exp1_num_1601", "exp6_num_20", "exp2_num_25"]
+    assert magnetic_tiles.tiles(stems) == [["exp6_num_20", "exp2_num_25"], ["exp1_num_1000", "exp2_num_1300"], ["exp1_num_1601"]]
+    with pytest.raises(DataError, match="magnetic tile 0001 is not named"):
+        magnetic_tiles.tiles(["0001"])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_tile_is_on_both_sides(seed):
+    good = [f"exp{e}_num_{tile * 400 + e * 15}" for tile in range(50) for e in range(1, 7)]
+    defective = ["exp1_num_900", f"exp2_num_{7 * 400 - 200}"]
+    held = magnetic_tiles.held_for_test("mtd_by_tile", good, defective, seed)
+    assert len(held) == 60 and len(set(held)) == 60
+    assert all(len({stem in held for stem in tile}) == 1 for tile in magnetic_tiles.tiles(good))
+    numbers = {magnetic_tiles.number(stem) // 400 for stem in held}
+    assert {2, 6, 7} <= numbers                                                    # within 300 of a defective picture
+    assert numbers != {magnetic_tiles.number(stem) // 400 for stem in magnetic_tiles.held_for_test("mtd_by_tile", good, defective, seed + 1)}
+    drawn = magnetic_tiles.held_for_test("mtd_random", good, defective, seed)
+    assert len(drawn) == 60 and any(len({stem in drawn for stem in tile}) == 2 for tile in magnetic_tiles.tiles(good))
+
+
+def test_every_tile_near_a_defective_picture_is_tested():
+    good = [f"exp{e}_num_{tile * 400 + e * 15}" for tile in range(10) for e in range(1, 7)]
+    held = magnetic_tiles.held_for_test("mtd_by_tile", good, [f"exp1_num_{tile * 400 + 50}" for tile in range(5)])
+    assert {magnetic_tiles.number(stem) // 400 for stem in held} == {0, 1, 2, 3, 4} and len(held) == 30 > 0.2 * len(good)
+
+
+def test_tiles_are_fetched_once_and_arranged_twice(serve, tmp_path, monkeypatch):
+    counts = {"Free": 60, "Blowhole": 3, "Break": 2, "Crack": 2, "Fray": 2, "Uneven": 2}
+    monkeypatch.setattr(magnetic_tiles, "COUNTS", counts)
+    made = make_tiles(tmp_path / "made", counts)
+    expected = {"mtd": (48, 0, 12, 11)}
+    server = serve("mtd_by_tile", made, ".zip", counts=expected)
+    serve("mtd_random", archive=server.path, counts=expected)
+    root = tmp_path / "root"
+    home = fetch.fetch("mtd_by_tile", root, consent=True)
+    assert fetch.fetch("mtd_random", root, consent=True) == root / "mtd_random" and server.asked == [None]
+    for name in magnetic_tiles.RULES:
+        report = fetch.check_dataset(name, root, 8)
+        assert report["usable"], report
+        split = json.loads((root / name / "mtd" / "split.json").read_text())
+        assert len(split["train"]) == 48 and len(split["test_good"]) == 12 and split["seed"] == 0 and "fifth" in split["rule"]
+        assert {path.stem for path in (root / name / "mtd" / "train" / "good").iterdir()} == set(split["train"])
+    item = next(item for item in data.test_items(home / "mtd") if item.kind == "crack")
+    assert data.read_item(item, 8)[1].sum() == 4                                   # the grey edge is no defect
+    assert item.path.stat().st_nlink == 3                                          # unpacked once, linked twice
+    assert "exp1_num_1000" in json.loads((home / "mtd" / "split.json").read_text())["test_good"]
+
+
+def test_tiles_that_are_missing_are_noticed(serve, tmp_path, monkeypatch):
+    counts = {"Free": 12, "Blowhole": 3, "Break": 2, "Crack": 2, "Fray": 2, "Uneven": 2}
+    monkeypatch.setattr(magnetic_tiles, "COUNTS", counts | {"Crack": 3})
+    serve("mtd_by_tile", make_tiles(tmp_path / "made", counts), ".zip")
+    with pytest.raises(DataError, match=r"holds 2 \.jpg files in MT_Crack/Imgs, not 3: .*kept as .*mtd\.zip\.bad"):
+        fetch.fetch("mtd_by_tile", tmp_path / "root", consent=True)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["mtd.zip.bad"]
+
+
+# --- the report
+
+
+def test_check_names_what_is_off(tmp_path, monkeypatch):
+    counts = {"bottle": (4, 0, 2, 2), "cable": (4, 0, 2, 2), "pill": (4, 0, 2, 2)}
+    monkeypatch.setitem(DATASETS, "mvtec_ad", replace(DATASETS["mvtec_ad"], counts=counts))
+    home = make_mvtec(tmp_path / "mvtec_ad", ("bottle", "cable"))
+    (home / "cable" / "train" / "good" / "0000.png").unlink()
+    (home / "cable" / "test" / "cut" / "0000.png").unlink()
+    (home / "cable" / "test" / "good" / "0001.png").write_text("x")
+    report = fetch.check_dataset("mvtec_ad", tmp_path, 32)
+    assert json.loads(json.dumps(report)) == report and report["usable"] is False
+    bottle, cable, pill = report["categories"].values()
+    assert bottle["differences"] == bottle["problems"] == [] and bottle["usable_for"] == ["train", "evaluate"]
+    assert "4 good pictures" in bottle["warnings"][0]
+    assert cable["differences"] == [
+        "cable has 3 good pictures to train on, published are 4.",
+        "cable has 1 defective test pictures, published are 2.",
+    ]
+    assert cable["usable_for"] == ["train"] and len(cable["problems"]) == 1
+    assert pill["usable_for"] == [] and len(pill["differences"]) == 3
+    shutil.rmtree(home / "pill", ignore_errors=True)
+    with pytest.raises(DataError, match="visa does not exist: fetch visa into"):
+        fetch.check_dataset("visa", tmp_path, 32)
+
+
+SET = ["--set", *(f"{name}={json.dumps(list(value) if isinstance(value, tuple) else value)}" for name, value in TINY.items())]
+
+
+@pytest.mark.parametrize(("name", "make", "suffix"), [("mvtec_ad", make_mvtec, ".tar.xz"), ("visa", make_visa, ".tar"), ("btad", make_btad, ".zip")])
+def test_fetched_checked_trained_evaluated(serve, tmp_path, name, make, suffix):
+    """By the command line, from a server to the metrics, in the data set's own layout."""
+    category = {"mvtec_ad": "bottle", "visa": "candle", "btad": "01"}[name]
+    counts = {c: (14, 0, 3, 4) for c in (("01", "02", "03") if name == "btad" else (category,))}
+    server = serve(name, make(tmp_path / "made", train=14, good=3, bad=4), suffix, counts=counts)
+    data, model = tmp_path / "data", tmp_path / "model"
+    assert main(["data", "fetch", name, str(data)]) == 2 and not server.asked
+    assert main(["data", "fetch", name, str(data), "--accept"]) == 0
+    assert main(["data", "check", str(data), "--name", name, "--size", "64"]) == 0
+    folder = data / DATASETS[name].folder / category
+    assert main(["train", str(folder), str(model), "--device", "cpu", *SET]) == 0
+    assert main(["evaluate", str(model), str(folder), "--device", "cpu"]) == 0
+    assert json.loads((model / "results.json").read_text(encoding="utf-8"))["result"]["defective"] == 4
