@@ -897,5 +897,5 @@ def test_best_takes_the_largest_mean_over_products():
 
 
 def test_a_misspelt_setting_is_answered_with_the_nearest():
-    with pytest.raises(SettingsError, match="no setting is called guidence; did you mean guidance?"):
-        tiny().change(guidence=3.0)
+    with pytest.raises(SettingsError, match="no setting is called guidanc; did you mean guidance?"):
+        tiny().change(guidanc=3.0)
