@@ -157,7 +157,7 @@ TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIP
 
 def filled(text: str) -> str:
     """The text with every table between its markers made anew."""
-    return re.sub(r"(<!-- table ([\w.]+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + TABLES[m[2]]() + m[3], text, flags=re.S)
+    return re.sub(r"(<!-- table ([\w.]+) -->\n)(?:.*?\n)??(<!-- end -->)", lambda m: m[1] + TABLES[m[2]]() + "\n" + m[3], text, flags=re.S)
 
 
 if __name__ == "__main__":

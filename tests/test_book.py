@@ -50,3 +50,12 @@ def test_published_means_are_those_of_their_categories():
     for name, categories in PAPER.items():
         for k, printed in enumerate(PAPER_MEAN[name]):
             assert abs(sum(figures[k] for figures in categories.values()) / len(categories) - printed) <= 0.051, (name, k)
+
+
+def test_filling_a_table_leaves_the_prose_alone(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book"))
+    import make_results
+    page = "before\n<!-- table demo -->\n<!-- end -->\nbetween\n<!-- table demo -->\nold\nrows\n<!-- end -->\nafter\n"
+    filled = make_results.filled(page)
+    assert [filled.count(word) for word in ("before", "between", "after", "old", "<!-- end -->")] == [1, 1, 1, 0, 2]
+    assert make_results.filled(filled) == filled
