@@ -221,7 +221,7 @@ def test_snakemake_runs_the_matrix_as_independent_jobs(data, runs, tmp_path):
         pytest.skip("snakemake is not installed: it needs Python 3.11 or newer")
     import ddad
     out = tmp_path / "runs"
-    options = " ".join(["--device cpu --vae pixels", *(f"'{word}'" for word in SET)])
+    options = " ".join(["--device cpu", *(f"'{word}'" for word in SET), "--vae pixels"])    # Snakemake strips quotes at either end
     rules = Path(ddad.__file__).parent / "reproduce.smk"
     asked = ["name=folder", f"data={data}", f"out={out}", "presets=official", "seeds=0,1", f"options={options}"]
     done = subprocess.run([str(snakemake), "-s", str(rules), "--cores", "2", "--quiet", "--directory", str(tmp_path), "--config", *asked],
