@@ -228,5 +228,8 @@ def test_snakemake_runs_the_matrix_as_independent_jobs(data, runs, tmp_path):
                           capture_output=True, text=True, timeout=300,
                           env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"})
     assert done.returncode == 0, done.stderr[-2000:]
-    theirs = metrics_of(receipt_of(out))
-    assert theirs == [cell for cell in metrics_of(receipt_of(runs)) if cell[1] == "official"]
+    theirs, ours = metrics_of(receipt_of(out)), [cell for cell in metrics_of(receipt_of(runs)) if cell[1] == "official"]
+    assert [cell[:3] for cell in theirs] == [cell[:3] for cell in ours]
+    for one, other in zip(theirs, ours):                               # not to the bit: the jobs set their own number of threads
+        assert one[4]["T_hat"] == other[4]["T_hat"] and one[4]["score"] == pytest.approx(other[4]["score"], abs=1e-3)
+        assert all(one[3][name] == pytest.approx(other[3][name], abs=5e-3) for name in ("i_auroc", "p_auroc", "pro"))
