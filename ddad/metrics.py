@@ -12,6 +12,7 @@ falsely found. The area under that curve up to a limit on the false positives, d
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,25 +21,44 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 
 class PixelRanking:
-    """The pixels of all images, sorted once by descending score, from which PRO and AUROC are cumulative sums.
+    """Where the defect pixels of all images stand among the good ones: each one's false-positive rate, from one sort of the good pixels.
 
-    `weights` (N,), non-negative, counts image i weights[i] times (default: once). A bootstrap resample is such a
-    count, so it needs no new sort. Raises ValueError for shapes that differ, masks that are not bool, and maps that
-    are not finite; `pro` and `auroc` raise it where no defect region or no good pixel is left to count.
+    A defect pixel is found at every threshold below its score, so at the false-positive rates from its own upwards; what it adds
+    to PRO or AUROC is the part of the curve that it is found in. `weights` (N,), non-negative, counts image i weights[i] times
+    (default: once). A bootstrap resample is such a count, so it needs no new sort. Raises ValueError for shapes that
+    differ, masks that are not bool, and maps that are not finite; `pro` and `auroc` raise it where no defect region or
+    no good pixel is left to count.
     """
 
     def __init__(self, maps: np.ndarray, masks: np.ndarray):
         _check_maps(maps, masks)
         if masks.dtype != bool:
             raise ValueError(f"masks must be bool, not {masks.dtype}: make them binary first")
-        order = np.argsort(-maps.ravel())
-        ranked = maps.ravel()[order]
-        self._images = len(maps)
-        self._image = order // maps[0].size
-        self._defect = masks.ravel()[order]
-        self._overlap = _region_overlap(masks).ravel()[order]
-        # Pixels of equal score are found together, at any threshold: the curve has a point after each run of ties.
-        self._ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
+        self._maps, self._masks = maps, masks
+        scores, self._overlap, self._image = _defect_pixels(maps, masks)
+        order = np.argsort(scores)                                     # neighbouring searches then read neighbouring memory
+        scores, self._overlap, self._image = scores[order], self._overlap[order], self._image[order]
+        good = np.sort(maps[~masks])
+        # How many good pixels lie below each defect pixel, and how many at most as high: equal scores are found together.
+        self._below, self._upto = np.searchsorted(good, scores, "left"), np.searchsorted(good, scores, "right")
+        self._good = good.size
+
+    @cached_property
+    def _image_of_good(self) -> np.ndarray:
+        """The image of each good pixel, by ascending score."""
+        number = np.repeat(np.arange(len(self._maps), dtype=np.int32), self._maps[0].size)
+        return number[~self._masks.ravel()][np.argsort(self._maps[~self._masks])]
+
+    def _rates(self, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """For each defect pixel the false-positive rates just above its score and at it: the curve gains it between the two."""
+        if weights is None:
+            below, upto, total = self._below, self._upto, self._good
+        else:
+            counted = np.append(0.0, np.cumsum(weights[self._image_of_good]))
+            below, upto, total = counted[self._below], counted[self._upto], counted[-1]
+        if total == 0:
+            raise ValueError("no good pixel: every mask that counts is full")
+        return (total - upto) / total, (total - below) / total
 
     def pro(self, limit: float = 0.3, weights: ArrayLike | None = None, regions_of: ArrayLike | None = None) -> float:
         """Exact PRO up to the false-positive rate `limit`, in (0, 1].
@@ -51,34 +71,34 @@ class PixelRanking:
 
     def auroc(self, weights: ArrayLike | None = None) -> float:
         """Area under the ROC curve of the pixels: as PRO up to 1, but each defect pixel weighs the same."""
-        return self._area(self._defect, 1.0, weights, None)
+        return self._area(np.ones(len(self._overlap)), 1.0, weights, None)
 
     def overlap_by_image(self, limit: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
         """What each image adds to PRO: overlap (N,), the summed share of its regions found, averaged up to `limit`; and its number of regions (N,).
 
         pro(limit) is overlap.sum() / regions.sum(), and so for any of the images' regions, at the false-positive rates of all good pixels.
         """
-        false = np.append(0.0, np.cumsum(~self._defect)[self._ends])
-        low, high = (false / false[-1])[:-1], (false / false[-1])[1:]
-        # a region's pixel is gained evenly while the rate goes from low to high, and then kept up to the limit
-        held = np.where(high <= limit, limit - (low + high) / 2, np.clip(limit - low, 0, None) ** 2 / 2 / np.maximum(high - low, 1e-300)) / limit
-        runs = np.diff(np.append(-1, self._ends))
-        overlap = np.bincount(self._image, self._overlap * np.repeat(held, runs), self._images)
-        return overlap, np.bincount(self._image, self._overlap, self._images).round().astype(int)
+        overlap = np.bincount(self._image, self._overlap * _held(*self._rates(None), limit), len(self._maps))
+        return overlap, np.bincount(self._image, self._overlap, len(self._maps)).round().astype(int)
 
     def _area(self, gain: np.ndarray, limit: float, weights: ArrayLike | None, regions_of: ArrayLike | None) -> float:
-        weights = np.ones(self._images) if weights is None else np.asarray(weights, dtype=np.float64)
-        counted = weights if regions_of is None else weights * np.asarray(regions_of)
-        true = np.append(0.0, np.cumsum(gain * counted[self._image])[self._ends])
-        false = np.append(0.0, np.cumsum(~self._defect * weights[self._image])[self._ends])
-        if true[-1] == 0:
+        if weights is not None:
+            weights = np.asarray(weights, dtype=np.float64)
+            gain = gain * weights[self._image]
+        if regions_of is not None:
+            gain = gain * np.asarray(regions_of)[self._image]
+        if not gain.any():
             raise ValueError("no defect region: every mask that counts is empty")
-        if false[-1] == 0:
-            raise ValueError("no good pixel: every mask that counts is full")
-        true, false = true / true[-1], false / false[-1]
-        below = np.searchsorted(false, limit, side="right")
-        x, y = np.append(false[:below], limit), np.append(true[:below], np.interp(limit, false, true))
-        return min(float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit), 1.0)  # the sum's rounding may pass 1
+        held = _held(*self._rates(weights), limit)
+        found, missed = np.dot(gain, held), np.dot(gain, 1 - held)
+        return float(found / (found + missed))                         # exactly 1 when nothing is missed
+
+
+def _held(low: np.ndarray, high: np.ndarray, limit: float) -> np.ndarray:
+    """The share of the rates 0 .. limit in which a pixel is found that is gained evenly between the rates low and high; in [0, 1]."""
+    whole = limit - (low + high) / 2                                   # gained before the limit, then kept
+    cut = np.clip(limit - low, 0, None) ** 2 / 2 / np.maximum(high - low, 1e-300)
+    return np.where(high <= limit, whole, cut) / limit
 
 
 def _check_maps(maps: np.ndarray, masks: np.ndarray) -> None:
@@ -88,16 +108,20 @@ def _check_maps(maps: np.ndarray, masks: np.ndarray) -> None:
         raise ValueError("maps hold NaN or infinite values")
 
 
-def _region_overlap(masks: np.ndarray) -> np.ndarray:
-    """(N, H, W) float64: 1 / area of the 8-connected region that a pixel belongs to, 0 outside regions.
+def _defect_pixels(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score, overlap and image of every pixel in `masks`, image by image.
 
-    Its sum over found pixels is the summed overlap of all regions; its sum over all pixels, their number.
+    Overlap is 1 / area of the 8-connected region that the pixel belongs to: its sum over found pixels is the summed overlap of all
+    regions, its sum over all pixels their number.
     """
-    overlap = np.zeros(masks.shape)
-    for image, mask in zip(overlap, masks, strict=True):
-        regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-        image[mask] = 1 / np.bincount(regions.ravel())[regions[mask]]
-    return overlap
+    scores, overlap, image = [], [], []
+    for n in np.flatnonzero(masks.any(axis=(1, 2))):
+        regions, _ = ndimage.label(masks[n], structure=np.ones((3, 3)))
+        region = regions[masks[n]]
+        scores.append(maps[n][masks[n]])
+        overlap.append(1 / np.bincount(region)[region])
+        image.append(np.full(region.size, n))
+    return tuple(np.concatenate(part) if part else np.empty(0, kind) for part, kind in ((scores, maps.dtype), (overlap, float), (image, int)))
 
 
 def pro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
@@ -120,17 +144,17 @@ def pro_200(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     """
     _check_maps(maps, masks)
     masks = np.asarray(masks, dtype=np.float64)
-    overlap = _region_overlap(masks == 1)
-    if masks.min() < 0 or masks.max() > 1 or not overlap.any():
+    scores, overlap, _ = _defect_pixels(maps, masks == 1)
+    if masks.min() < 0 or masks.max() > 1 or not overlap.size:
         raise ValueError("no defect region: no mask reaches 1, or masks are not in [0, 1]")
     thresholds = np.linspace(float(maps.min()), float(maps.max()), 200, endpoint=False)
-    passed = np.searchsorted(thresholds, maps.ravel())  # how many thresholds each pixel is strictly above
 
-    def found(weight: np.ndarray) -> np.ndarray:
-        return np.cumsum(np.bincount(passed, weight.ravel(), minlength=201)[:0:-1])[::-1]
+    def found(values: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+        passed = np.searchsorted(thresholds, values)  # how many thresholds each pixel is strictly above
+        return np.cumsum(np.bincount(passed, weight, minlength=201)[:0:-1])[::-1]
 
-    true = found(overlap) / overlap.sum()
-    false = found(masks < 1) / max((1 - masks).sum(), 1e-9)  # without a good pixel there is no false positive either
+    true = found(scores, overlap) / overlap.sum()
+    false = found(maps[masks < 1]) / max((1 - masks).sum(), 1e-9)  # without a good pixel there is no false positive either
     kept = false < limit
     if kept.sum() < 2 or false[kept].max() == 0:
         raise ValueError(f"the 200 thresholds leave no curve below a false-positive rate of {limit}")
@@ -146,9 +170,9 @@ def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-300)))
 
 
-def by_size(maps: np.ndarray, masks: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float,
+def by_size(ranking: PixelRanking, masks: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float,
             edges: Sequence[float] | None = None) -> list[dict]:
-    """PRO (limit 0.3) and image recall by the size of the defect, from the smallest size to the largest.
+    """PRO (limit 0.3) and image recall by the size of the defect, from the smallest size to the largest; `ranking` is of these masks.
 
     Size is the share of the image that its mask covers; defective images with an empty mask have none and are left
     out. `edges` are the inner bin edges, ascending; default: the terciles of the sizes. A bin holds sizes from its
@@ -157,7 +181,7 @@ def by_size(maps: np.ndarray, masks: np.ndarray, scores: np.ndarray, labels: np.
     Each dict: edges [low, high], images, size [smallest, largest], pro, recall; the last three are None if empty.
     """
     _check_labels(scores, labels, masks)
-    ranking, size = PixelRanking(maps, masks), masks.mean(axis=(1, 2))
+    size = masks.mean(axis=(1, 2))
     if not size.any():
         raise ValueError("no defect region: every mask is empty")
     edges = np.quantile(size[size > 0], [1 / 3, 2 / 3]) if edges is None else edges
@@ -232,7 +256,7 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np
     if threshold is not None:
         result["recall"] = float(np.mean(scores[labels == 1] > threshold))
         result["false_positive_rate"] = float(np.mean(scores[labels == 0] > threshold))
-        result["by_size"] = by_size(maps, masks, scores, labels, threshold)
+        result["by_size"] = by_size(ranking, masks, scores, labels, threshold)
     if bootstrap_repeats:
         n = len(scores)
         # Defective images with an empty mask are a stratum of their own, or a resample might hold no region.

@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import distributed
-from .latent_projection import draw
+from .latent_projection import draw, mixed
 from .noise_predictor import alpha_bar, epsilon_loss
 from .settings import Settings, SettingsError
 
 # The settings that shape training: a checkpoint is resumed only under the same ones.
 SHAPING = ("seed", "image_size", "held_out", "vae", "train_vae", "posterior", "timesteps", "beta_start", "beta_end", "beta_schedule", "unet_channels",
-           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay", "ema")
+           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay", "ema",
+           "train_precision")
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
@@ -95,7 +96,8 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None, set
         z0 = draw(mean[rows], None if std is None else std[rows], settings.posterior, draws)
         t = torch.randint(settings.timesteps, (len(z0),), generator=draws).to(device)
         eps = torch.randn(z0.shape, generator=draws).to(device)
-        return weight * epsilon_loss(network, z0[first:end], t[first:end], eps[first:end], abar)
+        with mixed(device, settings.train_precision):
+            return weight * epsilon_loss(network, z0[first:end], t[first:end], eps[first:end], abar)
 
     return optimise(unet, loss_at, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint) | shared
 

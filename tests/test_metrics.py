@@ -253,24 +253,24 @@ def size_case():
 
 def test_by_size_terciles():
     maps, masks, scores, labels = size_case()
-    bins = by_size(maps, masks, scores, labels, threshold=0.5)
+    bins = by_size(PixelRanking(maps, masks), masks, scores, labels, threshold=0.5)
     assert [one["images"] for one in bins] == [2, 2, 2]
     assert [one["size"] for one in bins] == [[1 / 256, 4 / 256], [16 / 256, 25 / 256], [36 / 256, 64 / 256]]
     assert [one["recall"] for one in bins] == [0.5, 0.5, 1.0]  # a score of 0.5 is not above 0.5
     # With one region an image and the same good pixels for all, the bins' PRO average to the whole.
     assert np.mean([one["pro"] for one in bins]) == pytest.approx(pro(maps, masks), abs=1e-12)
     inner = [one["edges"][1] for one in bins[:-1]]
-    assert by_size(maps, masks, scores, labels, 0.5, edges=inner) == bins
+    assert by_size(PixelRanking(maps, masks), masks, scores, labels, 0.5, edges=inner) == bins
 
 
 def test_by_size_edges_given():
     maps, masks, scores, labels = size_case()
-    bins = by_size(maps, masks, scores, labels, 0.5, edges=[4 / 256, 0.9])
+    bins = by_size(PixelRanking(maps, masks), masks, scores, labels, 0.5, edges=[4 / 256, 0.9])
     assert [one["images"] for one in bins] == [1, 5, 0]  # a size on an edge is in the upper bin
     assert bins[0]["edges"] == [0.0, 4 / 256] and bins[2]["edges"] == [0.9, 1.0]
     assert bins[2]["size"] is bins[2]["pro"] is bins[2]["recall"] is None
     with pytest.raises(ValueError, match="no defect region"):
-        by_size(maps[:2], masks[:2], scores[:2], labels[:2], 0.5)
+        by_size(PixelRanking(maps[:2], masks[:2]), masks[:2], scores[:2], labels[:2], 0.5)
 
 
 def test_evaluate():
