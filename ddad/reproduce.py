@@ -76,10 +76,10 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     """Train, evaluate and question one detector; its run.json, or, where that is written already, what it holds.
 
     Killed at any point and started again, it goes on from the last checkpoint or the saved detector, to the same metrics. calibrate:
-    choose the constants of the preset "clean" without test data; the others' are part of what they are. maps: keep the anomaly maps.
+    choose the constants of the presets "clean" and "fast" without test data; the others' are part of what they are. maps: keep the anomaly maps.
     Raises DataError, and SettingsError where the folder holds a run of other settings.
     """
-    folder, calibrate = run.folder(out), calibrate and run.preset == "clean"
+    folder, calibrate = run.folder(out), calibrate and run.preset in ("clean", "fast")
     asked = {"dataset": dataset, "category": run.category, "preset": run.preset, "seed": run.seed, "asked": _portable(settings.as_dict()),
              "calibrate": calibrate, "by_category": {k: v for k, v in table.items() if k != "categories"} if table else None}
     if (folder / RUN).exists():
