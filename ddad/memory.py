@@ -43,9 +43,9 @@ def reckon(build: Callable[[], tuple[nn.Module, nn.Module, nn.Module]], size: in
     and the tensors alive at the worst moment; not the allocator's reserve and the GPU libraries' workspaces, for which a tenth of the
     GPU and 1 GB are left free.
     """
-    def peak(run: Callable[[], object]) -> int:
+    def peak(run: Callable[[int], object], B: int) -> int:
         with Alive() as alive:
-            run()
+            run(B)
         return alive.peak
 
     @torch.no_grad()
@@ -63,9 +63,8 @@ def reckon(build: Callable[[], tuple[nn.Module, nn.Module, nn.Module]], size: in
         vae, unet, phi = build()
         bytes_of = lambda *nets: sum(4 * p.numel() for net in nets for p in net.parameters())
         for name, run, held in (("detect", detect, bytes_of(vae, unet, phi)), ("train", train, 4 * bytes_of(unet))):
-            one, nine = peak(lambda: run(1)), peak(lambda: run(9))
-            each = (nine - one) // 8
-            fixed = one - each + held
+            each = (peak(run, 32) - peak(run, 16)) // 16               # of few images the gradients, not the batch, make the worst moment
+            fixed = peak(run, 16) - 16 * each + held
             fits = {f"{gigabytes} GB": max(0, int((gigabytes * 0.9e9 - 1e9 - fixed) // each)) for gigabytes in GIGABYTES}
             found[name] = {"fixed": fixed, "an_image": each, "largest_batch": fits}
         return found | {"parameters": bytes_of(unet) // 4}
