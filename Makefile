@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
+.PHONY: demo test bench verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,9 @@ demo: $(VENV)/dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev                      # what everything around the networks costs: build/bench.json; leave the machine alone meanwhile
+	$(BIN)/ddad bench build
 
 verify-results: $(VENV)/dev             # every table of the book again, from the receipts and recorded runs; fails on any difference
 	$(BIN)/python book/make_results.py --check

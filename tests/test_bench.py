@@ -109,6 +109,7 @@ def test_calls_reports_each_path(product, tmp_path):
     assert (ten["solver"], ten["calls"], ten["precision"]) == ("ddim", 10, "float32")
     assert {("multistep", 3, "bfloat16"), ("ddim", 3, "float32")} <= {(r["solver"], r["calls"], r["precision"]) for r in found["rows"]}
     assert all(0 <= row[name] <= 1 for row in found["rows"] for name in ("i_auroc", "pro")) and found["images"] == 8
+    assert all(0 <= row["held_out"]["pro"] <= 1 for row in found["rows"]) and found["held_out"] == 4
 
 
 def test_adapt_keeps_the_networks_and_makes_the_rest_anew(fitted):
