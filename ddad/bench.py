@@ -90,7 +90,7 @@ def bare(detector: Detector, x0: Tensor) -> Callable[[], None]:
     def run() -> None:
         with mixed(detector.device, precision):
             detector.projection.vae.encode(x0)
-            for _ in range(detector.settings.ddim_steps):
+            for _ in range(0, detector.settings.ddim_steps, detector.settings.call_every):
                 detector.unet(z0, t)
             detector.projection.vae.decode(z0)
         detector.phi(x0), detector.phi(x0)
@@ -175,24 +175,24 @@ def training(pictures: Path, device: str, scale: str) -> dict:
 
 
 def calls(detector: Detector, data: Path) -> dict:
-    """Point 4: time and metrics of a test set by solver, number of U-Net calls and precision; and what a choice may rest on, the
+    """Point 4: time and metrics of a test set by steps, U-Net calls and precision; and what a choice may rest on, the
     metrics of held-out good images as they are and with synthetic defects. The ranges are made anew on held-out good images each time.
     """
     test, train, held_out = (load(data, detector.settings) for load in (load_test, load_train, load_held_out))
     held_out = (split(train, detector.settings)[1] if held_out is None else held_out)[: detector.settings.calibration_images]
     damaged, masks = synthetic_defects(held_out, detector.settings.seed)
     made = TestSet(torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks]), np.repeat([0, 1], len(held_out)), [], [])
-    paths, rows = [("ddim", 10), ("ddim", 5), ("ddim", 3), ("multistep", 5), ("multistep", 3), ("multistep", 2)], []
-    for precision, solver, steps in tqdm([*(("float32", *path) for path in paths), ("bfloat16", "ddim", 10), ("bfloat16", "multistep", 3)],
-                                         f"calls, {data.name}", leave=False):
-        one = detector.under(detector.settings.change(precision=precision, solver=solver, ddim_steps=steps))
+    paths, rows = [(10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5)], []                          # ddim_steps, call_every
+    for precision, steps, every in tqdm([*(("float32", *path) for path in paths), ("bfloat16", 10, 1), ("bfloat16", 10, 4)],
+                                        f"calls, {data.name}", leave=False):
+        one = detector.under(detector.settings.change(precision=precision, ddim_steps=steps, call_every=every))
         one.set_ranges(held_out)
         started = time.perf_counter()
         found = one.predict(test.images)
         spent = (time.perf_counter() - started) / len(test.images)
         of_made = one.predict(made.images)
-        rows.append({"precision": precision, "solver": solver, "calls": steps, "seconds": spent, **summary(found.score, found.map, test),
-                     "held_out": summary(of_made.score, of_made.map, made)})
+        rows.append({"precision": precision, "steps": steps, "calls": len(range(0, steps, every)), "seconds": spent,
+                     **summary(found.score, found.map, test), "held_out": summary(of_made.score, of_made.map, made)})
     return {"images": len(test.images), "held_out": len(held_out), "settings": detector.settings.as_dict(), "rows": rows}
 
 
@@ -297,7 +297,7 @@ def bench(out: Path, device: str = "auto", scale: str = "laptop", only: list[str
 
 def headline(sections: dict) -> dict:
     """The figures asked about most, of the sections that are there."""
-    figures = {"unet_calls_saved": Settings.ddim_steps / FAST["ddim_steps"]}
+    figures = {"unet_calls_saved": Settings.ddim_steps / len(range(0, Settings.ddim_steps, FAST["call_every"]))}
     if detection := sections.get("detection", sections.get("detection, paper")):
         rows, where = detection["rows"], "gpu" if detection["made"]["gpu"] else "cpu"
         figures |= {"detect_over_networks": rows["float32"]["over_networks"],

@@ -8,8 +8,9 @@
         z0_hat   = (z_t - sqrt(1 - abar_t) e_hat) / sqrt(abar_t)                   with e in place of e_hat: `z0_from`
         z_prev   = sqrt(abar_prev) z0_hat + sqrt(1 - abar_prev) e_hat              DDIM, eta = 0
 
-With the solver "multistep", e_hat is replaced, before it is used, by (3 e_hat - the e_hat of the step before) / 2: Adams and Bashforth's
-second-order rule on DDIM's path, the pseudo-linear multistep method of Liu et al. (ICLR 2022). Three steps then end almost where ten do.
+In zbar = z / sqrt(abar) and sigma = sqrt(1 - abar) / sqrt(abar), a step without guidance is zbar_prev = zbar_t + (sigma_prev - sigma_t) e: e is
+the slope of the path, and changes slowly along it. With `call_every` = n the network is called at every n-th step only; in between e
+follows the line, in sigma, through its last two calls. All steps are taken, guidance included, so that few calls end almost where all do.
 
 At the start target_t - z_t = sqrt(1 - abar) e, so e_hat = e (1 - w (1 - abar)): guidance takes away a share of the noise found.
 
@@ -60,14 +61,18 @@ def scaled_denoising(
     path = timesteps(T_hat, settings)
     abar_start = at(T_hat if start is None else start)
     z_t = abar_start.sqrt() * z0 if eps is None else q_sample(z0, abar_start, eps)
-    before = None
+    calls: list[tuple[Tensor, Tensor]] = []                            # sigma and e of the last two
     for i, (t, prev) in enumerate(zip(path[:-1], path[1:])):
         abar_t, abar_prev = at(t), at(prev)
-        e = eps_theta(z_t, t)
+        sigma_t = ((1 - abar_t) / abar_t).sqrt()
+        if i % settings.call_every == 0:
+            e = eps_theta(z_t, t)
+            calls = [*calls[-1:], (sigma_t, e)]
+        elif len(calls) == 2:
+            (sigma_0, e_0), (sigma_1, e_1) = calls
+            e = e_1 + (sigma_t - sigma_1) / (sigma_1 - sigma_0).clamp(max=-1e-4) * (e_1 - e_0)     # steps may coincide: no slope then
         target_t = abar_t.sqrt() * z0 + (1 - abar_t).sqrt() * e
         e_hat = e - w * (1 - abar_t).sqrt() * (target_t - z_t)
-        if settings.solver == "multistep":
-            e_hat, before = e_hat if before is None else (3 * e_hat - before) / 2, e_hat
         z0_hat = (z_t - (1 - abar_t).sqrt() * (e_hat if settings.z0_from == "e_hat" else e)) / abar_t.sqrt()
         direction = torch.zeros_like(e_hat) if zero_first and i == 0 else e_hat
         z_prev = abar_prev.sqrt() * z0_hat + (1 - abar_prev).sqrt() * direction
