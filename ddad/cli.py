@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
                      help="also the calibration's sweep on the test set, on each N-th image of it: shown, never used")
     one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
-    one = command("export", export, "Write the detector as ONNX, JSON and one binary file, checked against PyTorch.", model, ("out", "folder to make"))
+    one = command("export", export, "Write the detector as ONNX, JSON and a binary file, checked against PyTorch.", model, ("out", "folder to make"))
     one.add_argument("--images", type=Path, help="a picture or a folder of pictures to compare on (default: nine of the embedded products)")
     one.add_argument("--vae", help="autoencoder, where the detector was made with one that is not loaded from a manifest")
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
