@@ -4,6 +4,7 @@
 
 Runs after the book is built. Needs npm for its first run; what was fetched stays in build/npm.
 """
+import gzip
 import hashlib
 import json
 import shutil
@@ -83,10 +84,10 @@ def as_x0(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def draw_still(detector: Detector) -> None:
+def draw_still(detector: Detector, shown: dict) -> None:
     """The picture that the page shows before the start: a chip is missing; the board as given, repainted, and the map over it."""
-    good, bare, owner, parts = with_and_without(seed_of(0))
-    chip = 1 + [part["name"] for part in parts].index("chip")
+    good, bare, owner = (np.asarray(Image.open(SITE / shown[name])) for name in ("good", "bare", "parts"))
+    chip = 1 + [part["name"] for part in shown["list"]].index("chip")
     broken = np.where((owner == chip)[..., None], bare, good)
     found = detector.predict(as_x0(broken))
     overlay = (0.45 * broken + 0.55 * heat(found.map[0].numpy(), detector.threshold)).astype(np.uint8)
@@ -111,8 +112,9 @@ def fetch_runtime() -> None:
         raise RuntimeError(f"{archive.name} is not the file that this page was tested with (sha512 differs); it was deleted")
     (SITE / "ort").mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
-        for name in sum(RUNTIME.values(), ()):
-            (SITE / "ort" / name).write_bytes(packed.extractfile(f"package/dist/{name}").read())
+        for script, binary in RUNTIME.values():
+            (SITE / "ort" / script).write_bytes(packed.extractfile(f"package/dist/{script}").read())
+            (SITE / "ort" / f"{binary}.gz").write_bytes(gzip.compress(packed.extractfile(f"package/dist/{binary}").read(), mtime=0))
 
 
 def export_model(detector: Detector) -> dict:
@@ -134,8 +136,8 @@ def main() -> int:
         print(error)
         return 1
     made, gallery = export_model(detector), make_gallery(detector)
-    draw_still(detector)
-    runtime = {device: {"script": f"ort/{script}", "binary": f"ort/{binary}"} for device, (script, binary) in RUNTIME.items()}
+    draw_still(detector, gallery[0])
+    runtime = {device: {"script": f"ort/{script}", "binary": f"ort/{binary}.gz"} for device, (script, binary) in RUNTIME.items()}
     sizes = {path.relative_to(SITE).as_posix(): path.stat().st_size for path in sorted(SITE.rglob("*")) if path.is_file() and path.name != "files.json"}
     model = [f"model/{name}" for name in made["files"]]
     (SITE / "files.json").write_text(json.dumps({"runtime": runtime, "model": model, "bytes": sizes, "gallery": gallery}), encoding="utf-8")

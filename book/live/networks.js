@@ -17,7 +17,8 @@ export async function load(base, files, onProgress) {
       parts.push(value);
       onProgress(loaded += value.length, total);
     }
-    return new Uint8Array(await new Blob(parts).arrayBuffer());
+    const whole = new Blob(parts), zipped = parts[0][0] === 0x1f && parts[0][1] === 0x8b;         // unless the server unpacked it
+    return new Uint8Array(await new Response(zipped ? whole.stream().pipeThrough(new DecompressionStream("gzip")) : whole).arrayBuffer());
   };
   const content = Object.fromEntries(await Promise.all(wanted.slice(1).map(async name => [name, await get(name)])));
   const ort = await import(new URL(script, base));
