@@ -110,7 +110,8 @@ def fetch_runtime() -> None:
     if hashlib.sha512(archive.read_bytes()).hexdigest() != SHA512:
         archive.unlink()
         raise RuntimeError(f"{archive.name} is not the file that this page was tested with (sha512 differs); it was deleted")
-    (SITE / "ort").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(SITE / "ort", ignore_errors=True)
+    (SITE / "ort").mkdir(parents=True)
     with tarfile.open(archive) as packed:
         for script, binary in RUNTIME.values():
             (SITE / "ort" / script).write_bytes(packed.extractfile(f"package/dist/{script}").read())
