@@ -30,7 +30,8 @@ PRODUCT, PICTURES, SIZE = "board", 4, 128
 NPM = "onnxruntime-web-1.30.0"
 SHA512 = "ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca" \
          "590a5cdc57bb2f35ce2b298de32f4d956fb42644c0ecd528a0a91e025c07ca61"
-RUNTIME = {"wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"), "webgpu": ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm")}
+RUNTIME = {"wasm": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+           "webgpu": ("ort.jspi.bundle.min.mjs", "ort-wasm-simd-threaded.jspi.wasm")}
 LIMIT = 25_000_000        # bytes that a reader downloads, whichever runtime
 
 
@@ -81,7 +82,7 @@ def make_gallery(detector: Detector) -> list[dict]:
 
 def as_x0(pixels: np.ndarray) -> torch.Tensor:
     """(H, W, 3) uint8 as (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def draw_still(detector: Detector, shown: dict) -> None:
@@ -139,7 +140,8 @@ def main() -> int:
     made, gallery = export_model(detector), make_gallery(detector)
     draw_still(detector, gallery[0])
     runtime = {device: {"script": f"ort/{script}", "binary": f"ort/{binary}.gz"} for device, (script, binary) in RUNTIME.items()}
-    sizes = {path.relative_to(SITE).as_posix(): path.stat().st_size for path in sorted(SITE.rglob("*")) if path.is_file() and path.name != "files.json"}
+    files = [path for path in sorted(SITE.rglob("*")) if path.is_file() and path.name != "files.json"]
+    sizes = {path.relative_to(SITE).as_posix(): path.stat().st_size for path in files}
     model = [f"model/{name}" for name in made["files"]]
     (SITE / "files.json").write_text(json.dumps({"runtime": runtime, "model": model, "bytes": sizes, "gallery": gallery}), encoding="utf-8")
     unused = {device: sum(sizes[name] for name in of.values()) for device, of in runtime.items()}
