@@ -179,7 +179,7 @@ class Page:
     def press(self, x: float, y: float) -> dict:
         """A press on a pixel of the picture, by mouse or by finger; the answer to it."""
         left, top, side = self.driver.execute_script(
-            "const s = document.querySelector('#live-surface'); s.scrollIntoView({block: 'center'}); const b = s.getBoundingClientRect(); "
+            "const s = document.querySelector('#live-surface'); s.scrollIntoView({block: 'center', behavior: 'instant'}); const b = s.getBoundingClientRect(); "
             "return [b.left, b.top, b.width];")
         at = {"x": left + (x + 0.5) / SIZE * side, "y": top + (y + 0.5) / SIZE * side}
         if self.width < 600:
