@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
+.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site check-live serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -33,10 +33,14 @@ sabotage: $(VENV)/book                  # breaks three lines of the method; each
 
 book: $(VENV)/book
 	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
+	$(BIN)/python book/make_live.py
 	$(BIN)/python book/check_pages.py
 
 check-site: $(VENV)/book                # after `make book`; needs Chromium and its driver
 	$(BIN)/python book/check_site.py
+
+check-live: $(VENV)/book                # after `make book`; breaks a board in Chromium, and compares the page with PyTorch
+	$(BIN)/python book/check_live.py
 
 serve: book
 	$(BIN)/python -m http.server 8000 --directory _build/html
