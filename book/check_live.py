@@ -8,6 +8,8 @@ Needs `make book` first, and Chromium with its driver. Fails unless
   settings, and on 4 of them by others;
 - a part taken away, by mouse, by keyboard and by finger, raises the score above the threshold and the map is largest inside it; the reset
   brings the score back;
+- every other tool changes the score and Undo brings it back; each setting is obeyed and the button for the detector's own undoes it; a
+  picture of the reader's own scores what `Detector.predict` gives its file;
 - a detection takes less than 4 s, during which the page goes on drawing; less than 25 MB are loaded; nothing is asked of another host
   (the pages are served with a policy that forbids and reports it); the console stays clean; a phone's page is no wider than the phone.
 """
@@ -141,6 +143,17 @@ new MutationObserver(() => {
   else if (pressed) { watched.seconds = Math.max(watched.seconds, (performance.now() - pressed) / 1000); pressed = null; }
 }).observe(root, {attributeFilter: ['data-state']});
 """
+PLACE = """
+const surface = document.querySelector('#live-surface');
+surface.scrollIntoView({block: 'center', behavior: 'instant'});
+const {left, top, width} = surface.getBoundingClientRect();
+return [left, top, width];
+"""
+SET = """
+const input = document.querySelector(`[data-setting=${arguments[0]}]`);
+input.value = arguments[1];
+input.dispatchEvent(new Event('input'));
+"""
 
 
 class Page:
@@ -178,9 +191,7 @@ class Page:
 
     def press(self, x: float, y: float) -> dict:
         """A press on a pixel of the picture, by mouse or by finger; the answer to it."""
-        left, top, side = self.driver.execute_script(
-            "const s = document.querySelector('#live-surface'); s.scrollIntoView({block: 'center', behavior: 'instant'}); const b = s.getBoundingClientRect(); "
-            "return [b.left, b.top, b.width];")
+        left, top, side = self.driver.execute_script(PLACE)
         at = {"x": left + (x + 0.5) / SIZE * side, "y": top + (y + 0.5) / SIZE * side}
         if self.width < 600:
             self.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
@@ -188,6 +199,19 @@ class Page:
         else:
             for kind in ("mousePressed", "mouseReleased"):
                 self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, **at, "button": "left", "clickCount": 1})
+        return self.answer()
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> dict:
+        """A stroke on the picture with the mouse; the answer to it."""
+        left, top, side = self.driver.execute_script(PLACE)
+        points = [{"x": left + x / SIZE * side, "y": top + y / SIZE * side} for x, y in np.linspace(start, end, 8).tolist()]
+        for n, at in enumerate([points[0], *points, points[-1]]):
+            kind = "mousePressed" if n == 0 else "mouseReleased" if n == 9 else "mouseMoved"
+            self.driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, **at, "button": "left", "buttons": 1, "clickCount": 1})
+        return self.answer()
+
+    def click(self, selector: str) -> dict:
+        self.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
         return self.answer()
 
     def type(self, x: float, y: float) -> dict:
@@ -198,10 +222,6 @@ class Page:
         surface.send_keys((Keys.ARROW_RIGHT if dx > 0 else Keys.ARROW_LEFT) * abs(dx) + (Keys.ARROW_DOWN if dy > 0 else Keys.ARROW_UP) * abs(dy))
         surface.send_keys(Keys.SPACE)
         surface.send_keys(Keys.SPACE)
-        return self.answer()
-
-    def reset(self) -> dict:
-        self.driver.execute_script("document.querySelector('#live-reset').click()")
         return self.answer()
 
     def shoot(self, path: Path) -> None:
@@ -224,12 +244,43 @@ def breaking(page: Page, shown: dict, expected: float, named: tuple[str, ...], b
         x0, y0, x1, y1 = shown["list"][number - 1]["box"]
         broken = getattr(page, by)((x0 + x1) // 2, (y0 + y1) // 2)
         x, y = broken["peak"]
-        back = page.reset()
+        back = page.click("#live-reset")
         print(f"{page.width} px, {by}: without its {name} the board scores {broken['score']:.2f} (threshold {broken['threshold']:.2f}), the map is "
               f"largest at {x}, {y}, {'inside' if owner[y, x] == number else 'OUTSIDE'} the part; reset, {back['score']:.2f}")
         said += [f"{by}: the board without its {name} passes"] * (broken["score"] <= broken["threshold"])
         said += [f"{by}: the map of the board without its {name} is largest elsewhere"] * bool(owner[y, x] != number)
         said += [f"{by}: reset, the board scores {back['score']:.4f}, not {whole['score']:.4f}"] * (abs(back["score"] - whole["score"]) > 1e-6)
+    return said
+
+
+def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
+    """Uses every other tool and setting, and opens a file; what went wrong."""
+    said, whole, x0 = [], page.answer()["score"], as_x0(np.asarray(Image.open(SITE / shown["good"])))
+    for tool, stroke in (("brush", ((20, 90), (60, 40))), ("scratch", ((20, 110), (110, 60))), ("stain", ((100, 100), (100, 100)))):
+        page.driver.execute_script("document.querySelector(`[name=live-tool][value=${arguments[0]}]`).click()", tool)
+        scored, back = page.drag(*stroke)["score"], page.click("#live-undo")["score"]
+        print(f"{tool}: score {scored:.2f}, undone {back:.2f}")
+        said += [f"{tool}: score {scored:.4f}, undone {back:.4f}, whole {whole:.4f}"] * (scored <= whole or abs(back - whole) > 1e-6)
+    page.driver.execute_script("document.querySelector('[name=live-tool][value=copy]').click()")
+    left, top, right, bottom = next(part["box"] for part in shown["list"] if part["name"] == "film")
+    page.drag((left, top), (right, bottom))
+    scored = page.press(30, 100)["score"]
+    print(f"a part pasted elsewhere: score {scored:.2f}")
+    said += [f"pasting a part changes the score from {whole:.4f} to {scored:.4f}"] * (scored <= whole)
+    page.click("#live-reset")
+    for name, value in (("T_max", 160), ("guidance", 0), ("lam", 0.2), ("dynamic", False)):
+        page.driver.execute_script(SET, name, json.dumps(value))
+        scored, expected = page.answer()["score"], detector.under(detector.settings.change(**{name: value})).predict(x0).score.item()
+        said += [f"{name} = {value}: score {scored:.4f}, not {expected:.4f}"] * (not abs(scored / expected - 1) < SCORE)
+        said += [f"{name}: not undone"] * (abs(page.click("#live-own")["score"] - whole) > 1e-6)
+    page.driver.execute_script(SET, "noise", "true")
+    said += ["noise changes nothing"] * (page.answer()["score"] == whole)
+    page.click("#live-own")
+    page.driver.find_element("id", "live-file").send_keys(str(SITE / shown["bare"]))
+    page.wait("return document.querySelector('#live').dataset.verdict === 'anomalous'")
+    scored, expected = page.answer()["score"], detector.predict(as_x0(np.asarray(Image.open(SITE / shown["bare"])))).score.item()
+    print(f"a file of the reader's own: score {scored:.4f}, by the package {expected:.4f}")
+    said += [f"a file scores {scored:.4f}, not {expected:.4f}"] * (not abs(scored / expected - 1) < SCORE)
     return said
 
 
@@ -253,6 +304,7 @@ def main() -> int:
         page = Page(driver, host, 1280, "light")
         loaded = Server.sent
         said = breaking(page, shown, expected, ("chip", "ic", "connector"), "press") + breaking(page, shown, expected, ("chip",), "type")
+        said += controls(page, shown, detector)
         gap, seconds = driver.execute_script("return [watched.gap, watched.seconds]")
         said += breaking(Page(driver, host, 390, "dark"), shown, expected, ("chip",), "press")
         width = driver.execute_script("return document.documentElement.scrollWidth")
