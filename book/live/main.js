@@ -63,8 +63,8 @@ const answers = {
 /** Asks the worker about the picture and settings as they are now. */
 function detect() {
   root.dataset.state = "working";
-  waiting = picture.pixels();
-  worker.postMessage({type: "detect", id: ++asked, x0: picture.x0(), settings});
+  waiting = {x0: picture.x0(), pixels: picture.pixels()};
+  worker.postMessage({type: "detect", id: ++asked, x0: waiting.x0, settings});
 }
 
 // --- the picture

@@ -10,8 +10,8 @@ export class View {
     this.get = name => root.querySelector(`#live-${name}`);
   }
 
-  /** The answer `found`, made from the picture `pixels` under `settings`. */
-  show(found, pixels, settings) {
+  /** The answer `found`, made from the picture x0, as ImageData `pixels`, under `settings`. */
+  show(found, {x0, pixels}, settings) {
     const {threshold} = this.facts.manifest, {size} = this;
     this.verdict(found, threshold, settings);
     paintMap(this.get("map"), found.A, size, threshold ?? found.score, pixels);
@@ -19,7 +19,7 @@ export class View {
     paintMap(this.get("latent"), found.latent, size, 1);
     paintMap(this.get("feature"), found.feature, size, 1);
     histogram(this.get("histogram"), this.facts, found, b => step(b, settings));
-    this.steps(found);
+    this.steps(found, x0);
   }
 
   verdict({score, peak, b, T_hat, seconds}, threshold, settings) {
@@ -44,9 +44,9 @@ export class View {
     context.stroke();
   }
 
-  /** A button for each step, empty until it is decoded; pressed, it shows its picture large. */
-  steps({ts, x0_hat, T_hat}) {
-    this.tiles = [...ts.map(t => `t = ${t}`), "end"].map((label, i) => {
+  /** A button for the input, each step, and the end; a step's is empty until it is decoded. Pressed, it shows its picture large. */
+  steps({ts, x0_hat, T_hat}, x0) {
+    this.tiles = ["input", ...ts.map(t => `t = ${t}`), "end"].map((label, i) => {
       const tile = document.createElement("button"), canvas = document.createElement("canvas"), text = document.createElement("span");
       Object.assign(tile, {type: "button", onclick: () => this.choose(i)});
       text.textContent = label;
@@ -55,13 +55,17 @@ export class View {
     });
     this.get("steps").replaceChildren(...this.tiles.map(({tile}) => tile));
     this.T_hat = T_hat;
-    this.showStep(ts.length, x0_hat);
-    this.choose(ts.length);
+    this.fill(0, x0);
+    this.fill(this.tiles.length - 1, x0_hat);
+    this.choose(this.tiles.length - 1);
   }
 
-  showStep(i, x0_hat) {
-    this.tiles[i].x0_hat = x0_hat;
-    paintImage(this.tiles[i].canvas, x0_hat, this.size);
+  /** The guess of step i, counted from 0. */
+  showStep(i, x0_hat) { this.fill(i + 1, x0_hat); }
+
+  fill(tile, x0_hat) {
+    this.tiles[tile].x0_hat = x0_hat;
+    paintImage(this.tiles[tile].canvas, x0_hat, this.size);
   }
 
   choose(chosen) {
@@ -69,7 +73,6 @@ export class View {
     if (!x0_hat) return;
     this.tiles.forEach(({tile}, i) => tile.setAttribute("aria-pressed", i === chosen));
     paintImage(this.get("repainted"), x0_hat, this.size);
-    const last = chosen === this.tiles.length - 1;
-    this.get("shown").textContent = last ? `Repainted from step ${this.T_hat}` : `The clean picture guessed at ${label}`;
+    this.get("shown").textContent = {input: "The picture as given", end: `Repainted from step ${this.T_hat}`}[label] ?? `The clean picture guessed at ${label}`;
   }
 }
