@@ -127,20 +127,21 @@ class Server(http.server.SimpleHTTPRequestHandler):
         outputfile.write(content)
 
 
-# Notes the longest time between two frames, and how long the page takes from a press to its answer.
+# Notes the longest time between two frames, and the seconds from each press to its answer.
 WATCH = """
 const root = document.querySelector('#live');
-window.watched = {gap: 0, seconds: 0};
-let before = performance.now(), pressed = null;
+window.watched = {gap: 0, seconds: []};
+let before = performance.now(), was = false, pressed = null;
 const frame = now => {
-  if (root.dataset.state === 'working') watched.gap = Math.max(watched.gap, now - before);
-  before = now;
+  const working = root.dataset.state === 'working';
+  if (working || was) watched.gap = Math.max(watched.gap, now - before);        // the frame after the answer, too, which it may delay
+  [before, was] = [now, working];
   requestAnimationFrame(frame);
 };
 requestAnimationFrame(frame);
 new MutationObserver(() => {
   if (root.dataset.state === 'working') pressed ??= performance.now();
-  else if (pressed) { watched.seconds = Math.max(watched.seconds, (performance.now() - pressed) / 1000); pressed = null; }
+  else if (pressed) { watched.seconds.push((performance.now() - pressed) / 1000); pressed = null; }
 }).observe(root, {attributeFilter: ['data-state']});
 """
 PLACE = """
@@ -309,8 +310,10 @@ def main() -> int:
         said += breaking(Page(driver, host, 390, "dark"), shown, expected, ("chip",), "press")
         width = driver.execute_script("return document.documentElement.scrollWidth")
         said += [f"on a phone of 390 px the page is {width} px wide"] * (width > 390)
-        print(f"longest detection {seconds:.2f} s, longest time between two frames meanwhile {gap:.0f} ms; {loaded / 1e6:.1f} MB loaded")
-        said += [f"a detection took {seconds:.2f} s"] * (not 0 < seconds < SECONDS) + [f"the page did not draw for {gap:.0f} ms"] * (gap > GAP)
+        median = float(np.median(seconds))                              # the longest says more about what else the machine does
+        print(f"{len(seconds)} detections, from the press to the answer: median {median:.2f} s, longest {max(seconds):.2f} s; longest time between "
+              f"two frames meanwhile {gap:.0f} ms; {loaded / 1e6:.1f} MB loaded, the site's own scripts included")
+        said += [f"a detection took {median:.2f} s"] * (not median < SECONDS) + [f"the page did not draw for {gap:.0f} ms"] * (gap > GAP)
         said += [f"{loaded / 1e6:.1f} MB were loaded"] * (loaded > LIMIT) + [f"asked another host: {report}" for report in Server.reports]
         said += parity(driver, detector)
         # Chromium itself notes that this machine has no graphics card, which is why WebAssembly computes

@@ -20,6 +20,9 @@ function fail(message) {
 
 const files = await fetch(new URL("files.json", base)).then(response => response.json()).catch(() => null);
 if (files) {
+  const sum = names => names.reduce((bytes, name) => bytes + files.bytes[name], 0);
+  const most = sum(files.model) + Math.max(...Object.values(files.runtime).map(({script, binary}) => sum([script, binary])));
+  get("size").textContent = `loads ${megabytes(most)} MB or less, once`;
   root.querySelector(".live-start").hidden = false;
   get("start").onclick = start;
 } else fail("files.json, which the site's build makes, could not be loaded.");
@@ -63,6 +66,7 @@ const answers = {
 /** Asks the worker about the picture and settings as they are now. */
 function detect() {
   root.dataset.state = "working";
+  root.querySelector(".live-error").hidden = true;
   waiting = {x0: picture.x0(), pixels: picture.pixels()};
   worker.postMessage({type: "detect", id: ++asked, x0: waiting.x0, settings});
 }
