@@ -132,7 +132,8 @@ WATCH = """
 const root = document.querySelector('#live');
 window.watched = {gap: 0, seconds: []};
 let before = performance.now(), was = false, pressed = null;
-const frame = now => {
+const frame = () => {
+  const now = performance.now();                                        // a frame's own time stamp may lie before what delayed it
   const working = root.dataset.state === 'working';
   if (working || was) watched.gap = Math.max(watched.gap, now - before);        // the frame after the answer, too, which it may delay
   [before, was] = [now, working];
