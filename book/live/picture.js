@@ -17,8 +17,9 @@ export class Picture {
 
   /** x0 (3 size size) in [-1, 1]. */
   x0() {
-    const {data} = this.pixels(), n = this.size ** 2;
-    return Float32Array.from({length: 3 * n}, (_, i) => data[4 * (i % n) + Math.floor(i / n)] / 127.5 - 1);
+    const {data} = this.pixels(), n = this.size ** 2, x0 = new Float32Array(3 * n);
+    for (let i = 0; i < n; i++) for (let c = 0; c < 3; c++) x0[c * n + i] = data[4 * i + c] / 127.5 - 1;
+    return x0;
   }
 
   /** Opens a board of the gallery: the good picture, the same without any part, and the part of each pixel. */
