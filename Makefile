@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site check-live serve clean
+.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,7 @@ book: $(VENV)/book
 check-site: $(VENV)/book                # after `make book`; needs Chromium and its driver
 	$(BIN)/python book/check_site.py
 
+.PHONY: check-live
 check-live: $(VENV)/book                # after `make book`; breaks a board in Chromium, and compares the page with PyTorch
 	$(BIN)/python book/check_live.py
 

@@ -106,7 +106,7 @@ def parity(driver, detector: Detector) -> list[str]:
 class Server(http.server.SimpleHTTPRequestHandler):
     """Serves the site with a policy that allows this host only; counts bytes, and keeps what the browser reports."""
 
-    sent, reports = 0, []
+    sent, paths, reports = 0, [], []
 
     def log_message(self, *_):
         pass
@@ -124,6 +124,7 @@ class Server(http.server.SimpleHTTPRequestHandler):
     def copyfile(self, source, outputfile):
         content = source.read()
         Server.sent += len(content)
+        Server.paths.append(self.path)
         outputfile.write(content)
 
 
@@ -169,6 +170,7 @@ class Page:
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
         driver.get(f"{host}/book/live.html")
         self.wait("return !document.querySelector('.live-start').hidden")
+        self.early = [path for path in Server.paths if "/ort/" in path or "/model/" in path]
         driver.execute_script(WATCH)
         driver.find_element("id", "live-start").click()
         self.answer()
@@ -306,7 +308,8 @@ def main() -> int:
         expected = detector.predict(as_x0(np.asarray(Image.open(SITE / shown["good"])))).score.item()
         page = Page(driver, host, 1280, "light")
         loaded = Server.sent
-        said = breaking(page, shown, expected, ("chip", "ic", "connector"), "press") + breaking(page, shown, expected, ("chip",), "type")
+        said = [f"loaded before the start: {path}" for path in page.early]
+        said += breaking(page, shown, expected, ("chip", "ic", "connector"), "press") + breaking(page, shown, expected, ("chip",), "type")
         said += controls(page, shown, detector)
         gaps, seconds = driver.execute_script("return [watched.gaps, watched.seconds]")
         said += breaking(Page(driver, host, 390, "dark"), shown, expected, ("chip",), "press")
