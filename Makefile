@@ -36,10 +36,15 @@ sabotage: $(VENV)/book                  # breaks three lines of the method; each
 
 book: $(VENV)/book
 	$(BIN)/jupyter-book build . --config _config.yml --toc book/_toc.yml -W -n --keep-going --all
+	$(BIN)/python book/make_live.py
 	$(BIN)/python book/check_pages.py
 
 check-site: $(VENV)/book                # after `make book`; needs Chromium and its driver
 	$(BIN)/python book/check_site.py
+
+.PHONY: check-live
+check-live: $(VENV)/book                # after `make book`; breaks a board in Chromium, and compares the page with PyTorch
+	$(BIN)/python book/check_live.py
 
 serve: book
 	$(BIN)/python -m http.server 8000 --directory _build/html

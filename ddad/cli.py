@@ -59,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
                      help="also the calibration's sweep on the test set, on each N-th image of it: shown, never used")
     one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
+    one = command("export", export, "Write the detector as ONNX, JSON and a binary file, checked against PyTorch.", model, ("out", "folder to make"))
+    one.add_argument("--images", type=Path, help="a picture or a folder of pictures to compare on (default: nine of the embedded products)")
+    one.add_argument("--vae", help="autoencoder, where the detector was made with one that is not loaded from a manifest")
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -187,6 +190,18 @@ def detect(options) -> int:
     print(f"{len(lines) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
     print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
     return 2 if refused else 0
+
+
+def export(options) -> None:
+    from .data import list_images, read_images
+    from .detector import Detector
+    from .export import export as run
+    detector = Detector.from_pretrained(options.model, vae=_vae(options), device="cpu")
+    images = read_images(list_images(options.images), detector.settings.image_size) if options.images else None
+    made = run(detector, options.out, images)
+    print(f"{made['bytes'] / 1e6:.1f} MB in {options.out}, weights in {made['weights']}: {', '.join(made['files'])}")
+    print(f"against PyTorch on {made['pictures']} pictures: same bin on {made['same_bin']}, maps differ by up to {made['map']:.1e}, "
+          f"scores by up to {made['score']:.4%}")
 
 
 def evaluate(options) -> None:

@@ -1,0 +1,29 @@
+// Maps as colours: matplotlib's "inferno", as ddad/plots.py has it.
+
+const INFERNO = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
+
+const TABLE = Array.from({length: 256}, (_, i) => {
+  const x = i / 255 * (INFERNO.length - 1), low = Math.min(Math.floor(x), INFERNO.length - 2);
+  return INFERNO[low].map((value, c) => value + (x - low) * (INFERNO[low + 1][c] - value));
+});
+
+/** Paints a map of side n, `middle` lying in the middle of the scale; over a picture (ImageData) where one is given. */
+export function paintMap(canvas, A, n, middle, under = null) {
+  const image = new ImageData(n, n);
+  A.forEach((value, i) => {
+    const colour = TABLE[Math.round(255 * Math.min(Math.max(value / (2 * middle), 0), 1))];
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = under ? 0.45 * under.data[4 * i + c] + 0.55 * colour[c] : colour[c];
+    image.data[4 * i + 3] = 255;
+  });
+  Object.assign(canvas, {width: n, height: n}).getContext("2d").putImageData(image, 0, 0);
+}
+
+/** Paints an image x0 (3 n n) in [-1, 1]. */
+export function paintImage(canvas, x0, n) {
+  const image = new ImageData(n, n);
+  for (let i = 0; i < n * n; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = Math.round((x0[c * n * n + i] + 1) * 127.5);
+    image.data[4 * i + 3] = 255;
+  }
+  Object.assign(canvas, {width: n, height: n}).getContext("2d").putImageData(image, 0, 0);
+}
