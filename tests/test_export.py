@@ -63,9 +63,9 @@ def test_names_shapes_and_arrays(detector, exported):
         assert manifest["files"][f"{name}.onnx"]["bytes"] == (out / f"{name}.onnx").stat().st_size
 
 
-def test_drawn_latents_noise_and_the_multistep_solver(tmp_path):
+def test_drawn_latents_noise_and_fewer_calls(tmp_path):
     """The choices of `official` that draw, and `fast`: deviation exported, draws repeated."""
-    settings = tiny(vae="given", posterior="sample", noise=True, solver="multistep", ddim_steps=3, tune_epochs=0)
+    settings = tiny(vae="given", posterior="sample", noise=True, call_every=4, tune_epochs=0)
     detector = Detector.fit(good_images(20), settings, device="cpu", vae=tiny_vae())
     measured = export(detector, tmp_path / "out", IMAGES)
     assert measured["same_bin"] == 6

@@ -10,23 +10,28 @@ export function timesteps(T_hat, {ddim_steps: S, first_call}) {
 /**
  * Algorithm 1: z0 (C h w), scaled to step T_hat, back to a clean latent z0_hat of the same length.
  * epsTheta: async (z_t, t) -> e, the predicted noise. abar: alpha_bar (T). eps: noise to start from, or null for scaling only.
- * onStep: async, gets {i, t, z0_hat} after each call of the network.
+ * onStep: async, gets {i, t, z0_hat} after each step.
  */
 export async function scaledDenoising(epsTheta, z0, T_hat, abar, settings, {eps = null, onStep = async () => {}} = {}) {
-  const {guidance: w, solver, z0_from, dynamic, static_first_step} = settings;
+  const {guidance: w, call_every, z0_from, dynamic, static_first_step} = settings;
   const at = t => t < 0 ? 1 : abar[t];
   const zeroFirst = !dynamic && static_first_step === "zeroed";         // a fault of the official code's static sampler
   const path = timesteps(T_hat, settings);
   const start = at(T_hat);
   let z_t = z0.map((z, n) => Math.sqrt(start) * z + (eps ? Math.sqrt(1 - start) * eps[n] : 0));
-  let before = null;
+  let calls = [], e;                                                     // sigma and e of the last two calls
   for (let i = 0; i + 1 < path.length; i++) {
     const t = path[i], abar_t = at(t), abar_prev = at(path[i + 1]);
     const signal = Math.sqrt(abar_t), noise = Math.sqrt(1 - abar_t);
-    const e = await epsTheta(z_t, t);
-    const guided = e.map((e_n, n) => e_n - w * noise * (signal * z0[n] + noise * e_n - z_t[n]));     // target_t - z_t, in brackets
-    const e_hat = solver === "multistep" && before ? guided.map((g, n) => (3 * g - before[n]) / 2) : guided;
-    before = guided;
+    const sigma = noise / signal;
+    if (i % call_every === 0) {
+      e = await epsTheta(z_t, t);
+      calls = [...calls.slice(-1), {sigma, e}];
+    } else if (calls.length === 2) {                                    // between calls: the line, in sigma, through the last two
+      const [first, second] = calls, along = (sigma - second.sigma) / Math.min(second.sigma - first.sigma, -1e-4);
+      e = second.e.map((e_n, n) => e_n + along * (e_n - first.e[n]));
+    }
+    const e_hat = e.map((e_n, n) => e_n - w * noise * (signal * z0[n] + noise * e_n - z_t[n]));      // target_t - z_t, in brackets
     const used = z0_from === "e_hat" ? e_hat : e;
     const z0_hat = z_t.map((z, n) => (z - noise * used[n]) / signal);
     const direction = zeroFirst && i === 0 ? 0 : Math.sqrt(1 - abar_prev);
