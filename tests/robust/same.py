@@ -27,10 +27,10 @@ def _commands(out: Path, data: Path) -> int:
             or cli.main(["reproduce", "folder", str(data), str(out / "runs"), "--presets", "clean", "official", "--seeds", "0", "1", "--maps", *SET]))
 
 
-def _timeless(told, within: str = ""):
+def _timeless(told, within: bool = False):
     """A record with its times and memory set to zero, and without its date, commit and the hash over all that."""
     if isinstance(told, dict):
-        return {key: _timeless(value, within or (key if key in TIMES else "")) for key, value in told.items() if key not in ("created", "sha256", "commit")}
+        return {key: _timeless(value, within or key in TIMES) for key, value in told.items() if key not in ("created", "sha256", "commit")}
     if isinstance(told, list):
         return [_timeless(value, within) for value in told]
     return 0.0 if within else told
