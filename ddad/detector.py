@@ -79,10 +79,11 @@ class Detector:
         held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
         T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
-        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`. Several processes (`distributed`),
-        all given the same images, share out the training and the prediction of the held-out images; each does the rest, which is
-        short, for itself. They choose as the main process does, and end with its weights.
-        Raises SettingsError, BackboneError, and ValueError for too few images.
+        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`; the encoded images are kept beside
+        it, and `training.forget` removes both. Several processes (`distributed`), all given the same images, share out the training
+        and the prediction of the held-out images; each does the rest, which is short, for itself. They choose as the main process
+        does, and end with its weights. Warns of held-out images unlike the others: see `DynamicNoise.compare`.
+        Raises SettingsError, BackboneError, WriteError where the checkpoint cannot be written, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
         started, record = time.perf_counter(), {"seconds": {}, "peak_memory": {}}
