@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import ledger as claims
+import speed
 
 from ddad import report
 
@@ -184,6 +185,7 @@ def _short(text: str) -> str:
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
 TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts,
                                   robustness, broken)}
+TABLES |= speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 
 
@@ -194,11 +196,13 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in (BOOK / "results.md", BOOK / "reproduction.md", BOOK / "ledger.md", BOOK / "robustness.md", BOOK.parent / "README.md"):
+    for page in (*(BOOK / f"{name}.md" for name in ("results", "reproduction", "ledger", "speed", "robustness")), BOOK.parent / "README.md"):
         text = page.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(page.name)
             if "--check" not in sys.argv:
                 page.write_text(filled(text), encoding="utf-8")
+    if "--check" not in sys.argv:
+        speed.draw()
     print("stale: " + ", ".join(stale) if stale else "all tables are those of the recorded runs")
     sys.exit(1 if stale and "--check" in sys.argv else 0)

@@ -21,8 +21,12 @@ from .manifest import ModelError, peak_memory
 from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
-from .settings import Settings, preset
-from .training import kept_latents, train_noise_predictor
+from .settings import Settings, SettingsError, preset
+from .training import SHAPING, kept_latents, train_noise_predictor
+
+# The settings that the networks of a detector were trained with.
+NETWORKS = (*SHAPING, "features", "tune_epochs", "tune_batch", "tune_learning_rate", "tune_stages", "tune_level", "tune_cosine", "tune_batch_norm",
+            "tune_gradient")
 
 
 @dataclass
@@ -167,8 +171,25 @@ class Detector:
         """The same networks and training images under other settings."""
         other = copy(self)
         other.settings = settings
+        other.projection = copy(self.projection)
+        other.projection.precision = settings.precision
         if self.dynamic_noise is not None:
             other.dynamic_noise = DynamicNoise(self.dynamic_noise.bank, self.dynamic_noise.distances, settings)
+        return other
+
+    def adapt(self, images: Tensor, settings: Settings, held_out: Tensor | None = None) -> Detector:
+        """The same networks under other settings, with bank, ranges and threshold made anew from the images they were trained on.
+
+        Raises SettingsError for a setting that the networks were trained with: it needs a new training.
+        """
+        trained = [name for name in NETWORKS if getattr(settings, name) != getattr(self.settings, name)]
+        if trained:
+            raise SettingsError(f"setting {', '.join(trained)}: the networks were trained with another value; train anew instead")
+        train, held_out = split(images, settings) if held_out is None else (images, held_out)
+        other = self.under(settings)
+        other.dynamic_noise = DynamicNoise.fit(other.features(train), settings)
+        good = other.set_ranges(held_out)
+        other.record = self.record | {"held_out_distances": other.dynamic_noise.compare(good.distance) if good else None}
         return other
 
     @torch.no_grad()
