@@ -23,14 +23,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the checks use fork 
 
 
 @linux
-@pytest.mark.parametrize("name, count", [("killed-train", 2), ("killed-encode", 4), ("read-only", 1), ("full-disk", 1), ("one-folder", 1),
-                                         ("many-pictures", 40)])
-def test_a_short_version_holds(name, count, tmp_path):
-    out = tmp_path / "record.json"
-    done = subprocess.run([sys.executable, ROBUST / "run.py", "--only", name, "--count", str(count), "--out", out], capture_output=True, text=True)
+def test_short_versions_hold(tmp_path):
+    out, names = tmp_path / "record.json", ["killed-encode", "killed-train", "many-pictures", "one-folder", "read-only"]
+    done = subprocess.run([sys.executable, ROBUST / "run.py", "--only", *names, "--count", "2", "--out", out], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads(out.read_text())[name]
-    assert record["passed"] and record["count"] == count and record["counts"] and record["versions"]["torch"]
+    records = json.loads(out.read_text())
+    assert list(records) == names
+    for record in records.values():
+        assert record["passed"] and record["count"] == 2 and record["counts"] and record["versions"]["torch"]
 
 
 @linux
