@@ -22,7 +22,7 @@ from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
 from .settings import Settings, SettingsError, preset
-from .training import SHAPING, train_noise_predictor
+from .training import SHAPING, kept_latents, train_noise_predictor
 
 # The settings that the networks of a detector were trained with.
 NETWORKS = (*SHAPING, "features", "tune_epochs", "tune_batch", "tune_learning_rate", "tune_stages", "tune_level", "tune_cosine", "tune_batch_norm",
@@ -83,10 +83,11 @@ class Detector:
         held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
         T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
-        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`. Several processes (`distributed`),
-        all given the same images, share out the training and the prediction of the held-out images; each does the rest, which is
-        short, for itself. They choose as the main process does, and end with its weights.
-        Raises SettingsError, BackboneError, and ValueError for too few images.
+        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`; the encoded images are kept beside
+        it, and `training.forget` removes both. Several processes (`distributed`), all given the same images, share out the training
+        and the prediction of the held-out images; each does the rest, which is short, for itself. They choose as the main process
+        does, and end with its weights. Warns of held-out images unlike the others: see `DynamicNoise.compare`.
+        Raises SettingsError, BackboneError, WriteError where the checkpoint cannot be written, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
         started, record = time.perf_counter(), {"seconds": {}, "peak_memory": {}}
@@ -107,13 +108,14 @@ class Detector:
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
             settings = settings.change(vae="given")
         projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), None, device, settings.precision)
-        mean, std = projection.encode_all(train)
+        keep = checkpoint and kept_latents(checkpoint)
+        mean, std = projection.encode_all(train, keep=keep)
         timed("encode")
         if unet is None:
             torch.manual_seed(settings.seed)                          # the U-Net's initial weights
             unet = build_unet(settings, mean.shape[1], mean.shape[-1])
             other = settings.train_vae and LatentProjection(load_vae(settings.train_vae), None, device, settings.precision)
-            source = other.encode_all(train) if other else (mean, std)
+            source = other.encode_all(train, keep=keep) if other else (mean, std)
             record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
             del source
             timed("train")
@@ -128,16 +130,19 @@ class Detector:
         distributed.copy_weights(self.phi)
         timed("fine-tune")
         self.dynamic_noise = DynamicNoise.fit(self.features(train), self.settings)
-        self.set_ranges(held_out)
+        good = self.set_ranges(held_out)
+        record["held_out_distances"] = self.dynamic_noise.compare(good.distance) if good else None
         timed("bank, ranges, threshold")
         return self
 
-    def set_ranges(self, held_out: Tensor) -> None:
-        """Map ranges and threshold from held-out good images (N, 3, H, W); none are set when there are no such images."""
-        if len(held_out):
-            good = self.predict(held_out)
-            self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
-            self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
+    def set_ranges(self, held_out: Tensor) -> Prediction | None:
+        """Map ranges and threshold from held-out good images (N, 3, H, W), and what was predicted of them; nothing where there are none."""
+        if not len(held_out):
+            return None
+        good = self.predict(held_out)
+        self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
+        self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
+        return good
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
@@ -183,7 +188,8 @@ class Detector:
         train, held_out = split(images, settings) if held_out is None else (images, held_out)
         other = self.under(settings)
         other.dynamic_noise = DynamicNoise.fit(other.features(train), settings)
-        other.set_ranges(held_out)
+        good = other.set_ranges(held_out)
+        other.record = self.record | {"held_out_distances": other.dynamic_noise.compare(good.distance) if good else None}
         return other
 
     @torch.no_grad()
