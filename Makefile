@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
+.PHONY: demo test test-robust verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,6 +11,9 @@ demo: $(VENV)/dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-robust: $(VENV)/book                # the long checks, an hour or more; ONLY="name .." runs some; records book/results/robustness.json
+	$(BIN)/python tests/robust/run.py $(if $(ONLY),--only $(ONLY))
 
 verify-results: $(VENV)/dev             # every table of the book again, from the receipts and recorded runs; fails on any difference
 	$(BIN)/python book/make_results.py --check

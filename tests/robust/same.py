@@ -1,0 +1,2 @@
+"""Point 4: the same command gives the same bytes."""
+CHECKS = []
