@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import reduce
 from pathlib import Path
 from threading import Lock
 
@@ -242,7 +243,7 @@ def _defect(path: Path) -> np.ndarray:
     union = None
     for file in list_images(path) if path.is_dir() else [path]:
         levels = np.asarray(_open(file)[0])
-        defect = levels.reshape(*levels.shape[:2], -1).max(axis=2) > 0
+        defect = reduce(np.logical_or, np.moveaxis(levels.reshape(*levels.shape[:2], -1) > 0, 2, 0))
         if union is not None and defect.shape != union.shape:
             sizes = "{1} x {0} pixels, others in its folder {3} x {2}".format(*defect.shape, *union.shape)
             raise DataError(f"{file} has {sizes}: give all masks of one picture its size.")

@@ -35,27 +35,28 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
     lines = [] if together else _scored(log)
     left = [path for path in paths if str(path) not in {line["image"] for line in lines}]
     if not together:
-        log.write_text("".join(map(_as_line, lines)), encoding="utf-8")
+        log.write_text("".join(map(_as_line, lines)), encoding="utf-8", errors="backslashreplace")
     batch, faults = len(paths) if together else batch, []
     for start in tqdm(range(0, len(left), batch), "detect", leave=False, delay=2):
         images, part, refused = _readable(left[start : start + batch], detector.settings.image_size)
         found = detector.predict(images) if part else None
         made = []
         for n, path in enumerate(part):
-            name = f"{len(lines) + n:05d}_{path.stem}"                  # two folders may hold pictures of one name
+            name = f"{len(lines) + n:05d}_{path.stem[:60]}"             # two folders may hold pictures of one name; a name has 255 bytes
             save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], detector.threshold)
             _save_map(out / "maps" / name, found.map[n].numpy(), maps, detector.threshold)
             score = found.score[n].item()
             made.append({"image": str(path), "score": score, "threshold": detector.threshold,
                          "anomalous": None if detector.threshold is None else score > detector.threshold, "T_hat": found.T_hat[n].item(),
                          "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
-        with log.open("w" if together else "a", encoding="utf-8") as file:
+        with log.open("w" if together else "a", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(map(_as_line, made + refused))
         lines, faults = lines + made, faults + refused
     return lines + faults
 
 
 def _as_line(line: dict) -> str:
+    # names that are no Unicode hold lone surrogates, which "backslashreplace" writes as JSON's own escapes
     return json.dumps(line, ensure_ascii=False) + "\n"
 
 
