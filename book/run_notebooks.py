@@ -23,6 +23,8 @@ import nbformat
 from ledger import metrics
 from set_repository import with_set_up
 
+from ddad.writing import whole
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -61,7 +63,7 @@ def differences(committed: dict, new: dict) -> list[str]:
 def run(path: Path, scale: str | None) -> tuple[Path, float, str]:
     """Execute the notebook in an empty folder: where it then lies, the seconds it took, and its error or ""."""
     import papermill
-    folder = ROOT / "build" / "notebooks" / path.stem
+    folder = ROOT / "build" / "notebooks" / str(os.getpid()) / path.stem      # what a killed run left going writes elsewhere
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     out = folder / path.name
@@ -118,7 +120,8 @@ def main() -> int:
             failed |= bool(said)
             if given.what == "update":
                 tidy(executed, path, seconds)
-                nbformat.write(executed, path)
+                with whole(path) as aside:
+                    nbformat.write(executed, aside)
     return int(failed)
 
 

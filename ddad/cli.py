@@ -4,6 +4,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from . import distributed
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
     networks(one)
     one.add_argument("--maps", choices=("png16", "npy"), default="png16", help="16-bit pictures (65535 = twice the threshold) or float32 arrays")
+    one.add_argument("--skip-bad", action="store_true", help="exit with 0 although pictures that cannot be read were left out; they are still named")
     one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", model, data)
     networks(one)
     one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
@@ -150,13 +152,16 @@ def train(options) -> None:
     from .detector import Detector
     from .evaluation import load_held_out, load_train
     from .saved_model import may_hold
+    from .training import forget
+    from .writing import sole_writer
     settings = _settings(options)
     may_hold(options.out)                                              # rather now than after the training
     images, held_out = load_train(options.data, settings), load_held_out(options.data, settings)
-    checkpoint = options.out.with_name(options.out.name + ".training.safetensors")
-    detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
-    detector.save_pretrained(options.out)
-    checkpoint.unlink(missing_ok=True)
+    checkpoint, lock = (options.out.with_name(options.out.name + end) for end in (".training.safetensors", ".lock"))
+    with sole_writer(lock, options.out, checkpoint) if distributed.main() else nullcontext():
+        detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
+        detector.save_pretrained(options.out)
+        forget(checkpoint)
     if not distributed.main():
         return
     kept = ("T_max", "smallest_bin", "guidance", "lam")
@@ -173,7 +178,7 @@ def detect(options) -> int:
     flagged, refused = sum(bool(line.get("anomalous")) for line in lines), [line["error"] for line in lines if "error" in line]
     print(f"{len(lines) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
     print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
-    return 2 if refused else 0
+    return 2 if refused and not options.skip_bad else 0
 
 
 def evaluate(options) -> None:

@@ -198,7 +198,7 @@ def _open(path: str | Path) -> tuple[Image.Image, str]:
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise DataError(f"{path} has {width} x {height} pixels, more than 100 million or a side of more than {MAX_SIDE}: scale it down first.")
+                raise DataError(f"{path} has {width} x {height} pixels, more than 100 million or {MAX_SIDE} a side: scale it down first.")
             # a phone's JPEG (MPO) may bring a second picture, for depth or a preview: the first is the photograph
             if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
                 raise DataError(f"{path} holds {file.n_frames} pictures: save each as a file of its own.")

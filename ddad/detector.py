@@ -22,7 +22,7 @@ from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
 from .settings import Settings, preset
-from .training import train_noise_predictor
+from .training import kept_latents, train_noise_predictor
 
 
 @dataclass
@@ -103,13 +103,14 @@ class Detector:
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
             settings = settings.change(vae="given")
         projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), None, device, settings.precision)
-        mean, std = projection.encode_all(train)
+        keep = checkpoint and kept_latents(checkpoint)
+        mean, std = projection.encode_all(train, keep=keep)
         timed("encode")
         if unet is None:
             torch.manual_seed(settings.seed)                          # the U-Net's initial weights
             unet = build_unet(settings, mean.shape[1], mean.shape[-1])
             other = settings.train_vae and LatentProjection(load_vae(settings.train_vae), None, device, settings.precision)
-            source = other.encode_all(train) if other else (mean, std)
+            source = other.encode_all(train, keep=keep) if other else (mean, std)
             record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
             del source
             timed("train")
@@ -124,16 +125,19 @@ class Detector:
         distributed.copy_weights(self.phi)
         timed("fine-tune")
         self.dynamic_noise = DynamicNoise.fit(self.features(train), self.settings)
-        self.set_ranges(held_out)
+        good = self.set_ranges(held_out)
+        record["held_out_distances"] = self.dynamic_noise.compare(good.distance) if good else None
         timed("bank, ranges, threshold")
         return self
 
-    def set_ranges(self, held_out: Tensor) -> None:
-        """Map ranges and threshold from held-out good images (N, 3, H, W); none are set when there are no such images."""
-        if len(held_out):
-            good = self.predict(held_out)
-            self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
-            self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
+    def set_ranges(self, held_out: Tensor) -> Prediction | None:
+        """Map ranges and threshold from held-out good images (N, 3, H, W), and what was predicted of them; nothing where there are none."""
+        if not len(held_out):
+            return None
+        good = self.predict(held_out)
+        self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
+        self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
+        return good
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""

@@ -10,11 +10,17 @@ the smallest bin equal to |B| every image gets T_max: the static method.
 """
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
+from scipy.stats import ks_2samp
 from torch import Tensor
 from torch.nn import functional as F
 
 from .settings import Settings
+
+ALIKE = 1e-3                    # held-out images as like the training images as chance would have them in all but one of 1000 fits
 
 
 def feature(stage: Tensor, pool: int) -> Tensor:
@@ -74,6 +80,21 @@ class DynamicNoise:
     def distance(self, y: Tensor) -> Tensor:
         """d of new images, from features y (B, D): (B,) float32."""
         return mean_distance(y, self.bank, self.settings.neighbours)
+
+    def compare(self, d: Tensor) -> dict:
+        """Whether distances d (M,) of held-out good images are spread as the training images' own, each without itself: a two-sample
+        Kolmogorov-Smirnov test. {"ks", "p", "median_held_out", "median_training", "alike"}; warns where p is below ALIKE.
+
+        Distances, not anomaly scores: those of the images that the networks were trained on are lower than any others'.
+        """
+        own = mean_distance(self.bank, self.bank, self.settings.neighbours, skip_self=True) if self.settings.self_neighbour else self.distances
+        d, own = d.cpu().numpy(), own.cpu().numpy()
+        ks, p = map(float, ks_2samp(d, own))
+        if p < ALIKE:
+            warnings.warn(f"the {len(d)} held-out good images are unlike the {len(own)} training images: their median distance to the nearest of "
+                          f"these is {np.median(d):.4g}, that of the training images {np.median(own):.4g} (Kolmogorov-Smirnov, p = {p:.1e}); map "
+                          "ranges and threshold come from the held-out images, so look whether product, camera and light are the same", stacklevel=3)
+        return {"ks": ks, "p": p, "median_held_out": float(np.median(d)), "median_training": float(np.median(own)), "alike": p >= ALIKE}
 
     def bin(self, d: Tensor) -> Tensor:
         """b in 1 .. |B| of distances d (B,), by binary search; below the first edge bin 1, beyond the last the last bin."""

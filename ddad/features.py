@@ -158,4 +158,5 @@ def empty_features(settings: Settings, config: dict | None) -> nn.Module:
     if not (depth(settings) <= len(config["depths"]) <= 8 and sum(config["depths"]) <= 1000):
         raise ValueError(f"a ResNet of depths {config['depths']} does not fit the settings")
     from transformers import ResNetConfig, ResNetModel
-    return ResNetFeatures(ResNetModel(ResNetConfig(**{name: config[name] for name in RESNET if name in config})), depth(settings)).requires_grad_(False).eval()
+    model = ResNetModel(ResNetConfig(**{name: config[name] for name in RESNET if name in config}))
+    return ResNetFeatures(model, depth(settings)).requires_grad_(False).eval()

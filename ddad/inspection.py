@@ -14,6 +14,7 @@ from .data import DataError, read_image
 from .detector import Detector
 from .manifest import write_json
 from .plots import save_overlay
+from .writing import sole_writer, whole, writing_to
 
 
 def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16", batch: int = 16) -> list[dict]:
@@ -22,10 +23,16 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
     A line has image, score, threshold, anomalous, T_hat, bin, distance and map; or, of a picture that cannot be read, image
     and error: the others are done all the same. Pictures that results.jsonl has a score of are not done again. With map_range
     "test" all pictures form one batch, because their maps are normalised together. maps: "png16", 65535 being twice the
-    threshold, or "npy", float32. Raises FileExistsError when `out` is a file, or holds results of another detector.
+    threshold, or "npy", float32. Raises FileExistsError when `out` is a file, or holds results of another detector, and WriteError
+    when it cannot be written to or another process is at it: the lines and pictures before that are kept.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; give a folder for the results")
+    with sole_writer(out / ".lock", out):
+        return _inspect(detector, paths, out, maps, batch)
+
+
+def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch: int) -> list[dict]:
     log, made_by = out / "results.jsonl", out / "detector.json"
     identity = {"settings": detector.settings.as_dict(), "threshold": detector.threshold, "record": detector.record, "maps": maps}
     if made_by.exists() and json.loads(made_by.read_text(encoding="utf-8")) != json.loads(json.dumps(identity)):
@@ -33,9 +40,10 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
     write_json(made_by, identity)
     together = detector.settings.map_range == "test"
     lines = [] if together else _scored(log)
-    left = [path for path in paths if str(path) not in {line["image"] for line in lines}]
+    scored = {line["image"] for line in lines}
+    left = [path for path in paths if str(path) not in scored]
     if not together:
-        log.write_text("".join(map(_as_line, lines)), encoding="utf-8", errors="backslashreplace")
+        _write(log, lines)
     batch, faults = len(paths) if together else batch, []
     for start in tqdm(range(0, len(left), batch), "detect", leave=False, delay=2):
         images, part, refused = _readable(left[start : start + batch], detector.settings.image_size)
@@ -49,15 +57,23 @@ def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16
             made.append({"image": str(path), "score": score, "threshold": detector.threshold,
                          "anomalous": None if detector.threshold is None else score > detector.threshold, "T_hat": found.T_hat[n].item(),
                          "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
-        with log.open("w" if together else "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(map(_as_line, made + refused))
+        if together:
+            _write(log, made + refused)
+        else:                                                          # a last line that is cut short is done again, see `_scored`
+            with writing_to(out), log.open("a", encoding="utf-8") as file:
+                file.writelines(map(_as_line, made + refused))
         lines, faults = lines + made, faults + refused
     return lines + faults
 
 
+def _write(log: Path, lines: list[dict]) -> None:
+    with whole(log) as aside:
+        aside.write_text("".join(map(_as_line, lines)), encoding="utf-8")
+
+
 def _as_line(line: dict) -> str:
-    # names that are no Unicode hold lone surrogates, which "backslashreplace" writes as JSON's own escapes
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    # a name that is no Unicode holds lone surrogates, which "backslashreplace" writes as JSON's own escapes
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _scored(log: Path) -> list[dict]:
@@ -80,9 +96,9 @@ def _readable(paths: list[Path], size: int) -> tuple[Tensor, list[Path], list[di
 
 
 def _save_map(path: Path, A: np.ndarray, kind: str, threshold: float | None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "npy":
-        np.save(path.with_name(path.name + ".npy"), A)
-    else:
-        full = 2 * threshold if threshold else 2.0
-        Image.fromarray((np.clip(A / full, 0, 1) * 65535).round().astype(np.uint16)).save(path.with_name(path.name + ".png"))
+    with whole(path.with_name(path.name + (".npy" if kind == "npy" else ".png"))) as aside, aside.open("wb") as file:
+        if kind == "npy":
+            np.save(file, A)
+        else:
+            full = 2 * threshold if threshold else 2.0
+            Image.fromarray((np.clip(A / full, 0, 1) * 65535).round().astype(np.uint16)).save(file, "PNG")

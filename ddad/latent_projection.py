@@ -5,16 +5,22 @@ fine texture is left to the decoder, and a missing part as large as a palm is a 
 """
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from . import distributed
+from .writing import whole
+
 EMBEDDED = Path(__file__).parent / "weights" / "vae"
+KEPT = 256                      # images whose latents are kept in one file
 
 
 class BackboneError(RuntimeError):
@@ -65,11 +71,36 @@ class LatentProjection:
             out = self.vae.decode((z0 / self.s).contiguous(memory_format=torch.channels_last))
         return getattr(out, "sample", out).float().clamp(-1, 1)
 
-    def encode_all(self, images: Tensor, batch: int = 16) -> tuple[Tensor, Tensor | None]:
-        """Mean and deviation (N, C, H/8, W/8) of many images, on the CPU: training encodes each of them once."""
-        parts = [self.posterior(x0) for x0 in tqdm(images.split(batch), "encode", leave=False, delay=2)]
-        mean, std = zip(*parts)
-        return torch.cat(mean).cpu(), None if std[0] is None else torch.cat(std).cpu()
+    def encode_all(self, images: Tensor, batch: int = 16, keep: Path | None = None) -> tuple[Tensor, Tensor | None]:
+        """Mean and deviation (N, C, H/8, W/8) of many images, on the CPU: training encodes each of them once.
+
+        keep: a folder for a file of latents for each KEPT images, from which a later call goes on. A file is found by the hash of
+        those images and of the autoencoder's weights; an autoencoder that is no torch module has none, and nothing is kept.
+        """
+        network = weights_hash(self.vae) if keep else None
+        made_by, parts = f"{network} {self.s} {self.precision} {batch}".encode(), []
+        for x0 in tqdm(images.split(KEPT), "encode", leave=False, delay=2):
+            path = network and keep / (hashlib.sha256(made_by + x0.contiguous().numpy().tobytes()).hexdigest() + ".safetensors")
+            if path and path.exists():
+                found = load_file(path)
+            else:
+                mean, std = zip(*[self.posterior(part) for part in x0.split(batch)])
+                found = {"mean": torch.cat(mean).cpu().contiguous()} | ({} if std[0] is None else {"std": torch.cat(std).cpu().contiguous()})
+                if path and distributed.main():
+                    with whole(path) as aside:
+                        save_file(found, aside)
+            parts.append(found)
+        return torch.cat([part["mean"] for part in parts]), torch.cat([part["std"] for part in parts]) if "std" in parts[0] else None
+
+
+def weights_hash(network) -> str | None:
+    """SHA-256 of a network's named tensors; None for an object without any."""
+    if not isinstance(network, nn.Module):
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def mixed(device: torch.device, precision: str):

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from .writing import whole
 
 MANIFEST = "manifest.json"
 
@@ -31,11 +32,9 @@ def read_manifest(folder: str | Path) -> dict:
 
 
 def write_json(path: Path, value) -> None:
-    """Written aside, then renamed: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    """Written whole or not at all: see `whole`."""
+    with whole(path) as aside:
+        aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -8,6 +8,8 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import Tensor
 
+from .writing import whole
+
 
 def picture(x0: Tensor) -> np.ndarray:
     """An image (3, H, W) in [-1, 1] as (H, W, 3) uint8."""
@@ -32,6 +34,6 @@ def save_overlay(path: Path, x0: Tensor, x0_hat: Tensor, A: Tensor, threshold: f
         inner = inside[1:-1, 1:-1] & inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
         left = left.copy()
         left[mask & ~inner] = (255, 0, 255)
-    path.parent.mkdir(parents=True, exist_ok=True)
     row, times = np.concatenate([left, picture(x0_hat), blend], 1), -(-256 // len(left))
-    Image.fromarray(row.repeat(times, 0).repeat(times, 1)).save(path)
+    with whole(path) as aside:
+        Image.fromarray(row.repeat(times, 0).repeat(times, 1)).save(aside, "PNG")

@@ -6,7 +6,6 @@ then come light, blur and noise. All geometry is in units of the image's side, s
 Most defects are logical: each small patch looks like something that is normal elsewhere.
 """
 import json
-import os
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import cache, lru_cache
@@ -17,6 +16,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 from tqdm.auto import tqdm
+
+from .writing import whole
 
 VERSION = 1
 PRODUCTS: tuple[str, ...] = ("blister", "board", "fabric")
@@ -544,10 +545,8 @@ def make(root: Path, products: Sequence[str] = PRODUCTS, size: int = 128, train:
 
 def write(path: Path, content: bytes | np.ndarray) -> None:
     """Write bytes or a PNG aside and rename it, so that a file is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    if isinstance(content, bytes):
-        aside.write_bytes(content)
-    else:
-        Image.fromarray(content).save(aside, "PNG")
-    os.replace(aside, path)
+    with whole(path) as aside:
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            Image.fromarray(content).save(aside, "PNG")

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from .metrics import percentiles, resamples
 from .published import METRICS, PAPER, PAPER_MEAN, SOURCE
+from .writing import whole
 
 RECEIPT, REPEATS, TOLERANCE = "receipt.json", 200, 0.01
 SAME_TEST = ("image", "kind", "area", "regions")                                 # what all runs of a category share
@@ -351,6 +352,5 @@ def as_csv(receipt: dict) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_suffix(".partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -17,12 +17,15 @@ import torch
 from .data import DataError, held_out_items, test_items, train_items
 from .detector import Detector, split
 from .evaluation import evaluate, load_held_out, load_test, load_train
+from .latent_projection import weights_hash
 from .manifest import peak_memory, read_manifest, sha256, versions, write_json
 from .metrics import PixelRanking
 from .questions import ask, short
 from .settings import Settings, SettingsError, preset
+from .training import forget
+from .writing import sole_writer, whole
 
-RUN = "run.json"
+RUN, CHECKPOINT = "run.json", "training.safetensors"
 BY_CATEGORY = Path(__file__).parent / "by_category"
 # "laptop": the sizes of the networks and of the training, never a row of the table that tells the presets apart.
 SCALES: dict[str, dict] = {
@@ -77,9 +80,15 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
 
     Killed at any point and started again, it goes on from the last checkpoint or the saved detector, to the same metrics. calibrate:
     choose the constants of the preset "clean" without test data; the others' are part of what they are. maps: keep the anomaly maps.
-    Raises DataError, and SettingsError where the folder holds a run of other settings.
+    Raises DataError, SettingsError where the folder holds a run of other settings, and WriteError where another process makes this
+    run, or the folder cannot be written to.
     """
-    folder, calibrate = run.folder(out), calibrate and run.preset == "clean"
+    folder = run.folder(out)
+    with sole_writer(folder / ".lock", folder / "detector", folder / CHECKPOINT):
+        return _reproduce(run, folder, dataset, data, settings, table, vae, device, calibrate and run.preset == "clean", maps)
+
+
+def _reproduce(run: Run, folder: Path, dataset: str, data: Path, settings: Settings, table, vae, device: str, calibrate: bool, maps: bool) -> dict:
     asked = {"dataset": dataset, "category": run.category, "preset": run.preset, "seed": run.seed, "asked": _portable(settings.as_dict()),
              "calibrate": calibrate, "by_category": {k: v for k, v in table.items() if k != "categories"} if table else None}
     if (folder / RUN).exists():
@@ -89,11 +98,11 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         return kept
     held_out, test = load_held_out(data, settings), load_test(data, settings)
     train = load_train(data, settings)
+    checkpoint = folder / CHECKPOINT
     if not (folder / "detector").exists():
-        checkpoint = folder / "training.safetensors"
         fitted = Detector.fit(train, settings, held_out=held_out, device=device, vae=vae, calibrate=calibrate, checkpoint=checkpoint)
         fitted.save_pretrained(folder / "detector")
-        checkpoint.unlink(missing_ok=True)
+    forget(checkpoint)
     detector = Detector.from_pretrained(folder / "detector", device=device, vae=vae)
     started = time.perf_counter()
     result, found = evaluate(detector, test)
@@ -103,7 +112,8 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     ranking = PixelRanking(A, binary)
     overlap, regions = ranking.overlap_by_image()
     if maps:
-        np.save(folder / "maps.npy", A)
+        with whole(folder / "maps.npy") as aside, aside.open("wb") as file:
+            np.save(file, A)
     record = asked | {
         "settings": _portable(detector.settings.as_dict()), "result": result | {"pro_exact": ranking.pro(0.3)},
         "images": {"image": [path.relative_to(data).as_posix() for path in test.paths], "kind": test.kinds, "area": short(binary.mean(axis=(1, 2))),
@@ -131,16 +141,6 @@ def _portable(settings: dict) -> dict:
 
 def _count(network) -> int:
     return sum(p.numel() for p in network.parameters()) if isinstance(network, torch.nn.Module) else 0
-
-
-def weights_hash(network) -> str | None:
-    """SHA-256 of a network's named tensors; None for an object without any."""
-    if not isinstance(network, torch.nn.Module):
-        return None
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def fingerprint(root: Path) -> dict:

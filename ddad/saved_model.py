@@ -18,6 +18,7 @@ from .features import empty_features
 from .manifest import MANIFEST, ModelError, read_manifest, sha256, versions
 from .noise_predictor import build_unet
 from .settings import Settings, preset
+from .writing import whole
 
 STATE, UNET = "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
 
@@ -40,21 +41,23 @@ class SavedModel:
 def write(folder: Path, settings: Settings, unet: nn.Module, state: dict[str, Tensor], manifest: dict, dtype: torch.dtype) -> None:
     """Write all files aside, then rename: the older detector stays until the new one is whole. FileExistsError: see `may_hold`."""
     may_hold(folder)
-    aside, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    channels, size = unet.config.in_channels, unet.config.sample_size
-    copy_of = build_unet(settings, channels, size)
-    copy_of.load_state_dict(unet.state_dict())
-    nn.Module.to(copy_of, dtype).save_pretrained(aside / "unet")       # diffusers' own `to` warns of layers this network does not have
-    save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
-    manifest = {"format": 1, "latent": [channels, size], **manifest, "versions": versions(),
-                "created": datetime.now(timezone.utc).isoformat(timespec="seconds"), "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
-    (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(aside, folder)
+    old = folder.with_name(folder.name + ".old")
+    with whole(folder) as aside:
+        if old.exists() and not folder.exists():                       # killed between the two renames below
+            os.replace(old, folder)
+        aside.mkdir()
+        channels, size = unet.config.in_channels, unet.config.sample_size
+        copy_of = build_unet(settings, channels, size)
+        copy_of.load_state_dict(unet.state_dict())
+        nn.Module.to(copy_of, dtype).save_pretrained(aside / "unet")   # diffusers' own `to` warns of layers this network does not have
+        save_file({k: (v.to(dtype) if v.is_floating_point() and k != "distances" else v).contiguous().cpu() for k, v in state.items()}, aside / STATE)
+        manifest = {"format": 1, "latent": [channels, size], **manifest, "versions": versions(),
+                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
     shutil.rmtree(old, ignore_errors=True)
 
 

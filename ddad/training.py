@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from . import distributed
 from .latent_projection import draw, mixed
 from .noise_predictor import alpha_bar, epsilon_loss
 from .settings import Settings, SettingsError
+from .writing import whole
 
 # The settings that shape training: a checkpoint is resumed only under the same ones.
 SHAPING = ("seed", "image_size", "held_out", "vae", "train_vae", "posterior", "timesteps", "beta_start", "beta_end", "beta_schedule", "unet_channels",
@@ -136,15 +137,24 @@ def patched(x0: Tensor, draws: torch.Generator) -> Tensor:
     return x0
 
 
+def kept_latents(checkpoint: Path) -> Path:
+    """The folder beside a checkpoint that keeps the latents of the training images, encoded once."""
+    return checkpoint.with_suffix(".latents")
+
+
+def forget(checkpoint: Path) -> None:
+    """Remove a checkpoint and the latents beside it, once the detector is saved."""
+    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(kept_latents(checkpoint), ignore_errors=True)
+
+
 def _save(path: Path, done: int, losses: list, names, weights, averaged, optimiser, made_with: str) -> None:
     tensors = {"losses": torch.stack([torch.as_tensor(x).cpu() for x in losses])}
     for name, w, a in zip(names, weights, averaged):
         state = optimiser.state[w]
         tensors |= {f"weight/{name}": w.detach(), f"average/{name}": a, f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
-    aside = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, aside, {"done": str(done), "made_with": made_with})
-    os.replace(aside, path)                                            # a reader sees the old file or the new one, never half
+    with whole(path) as aside:
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, aside, {"done": str(done), "made_with": made_with})
 
 
 def _resume(path: Path, names, weights, averaged, optimiser, made_with: str) -> tuple[int, list]:

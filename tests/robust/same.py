@@ -1,2 +1,113 @@
-"""Point 4: the same command gives the same bytes."""
-CHECKS = []
+"""Point 4: the same command twice gives the same bytes on a CPU; threads, batches and order change a score by rounding alone."""
+import json
+import re
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import torch
+from conftest import make_product
+from killed import SET, digest, finished
+from run import ROOT, Check
+
+from ddad import cli, embedded, products
+from ddad.detector import Detector
+from ddad.evaluation import load_test
+
+
+def _commands(out: Path, data: Path) -> int:
+    """Train, detect, evaluate with floors, and reproduce: all in one process, into `out`."""
+    product, model = str(data / "disc"), str(out / "model")
+    return (cli.main(["train", product, model, *SET])
+            or cli.main(["detect", model, f"{product}/test/square", str(out / "found"), "--device", "cpu"])
+            or cli.main(["detect", model, f"{product}/test/good", str(out / "arrays"), "--device", "cpu", "--maps", "npy"])
+            or cli.main(["evaluate", model, product, "--device", "cpu", "--floors", "--bootstrap", "50", "--out", str(out / "results.json")])
+            or cli.main(["reproduce", "folder", str(data), str(out / "runs"), "--presets", "clean", "official", "--seeds", "0", "1", "--maps", *SET]))
+
+
+def _bytes(out: Path) -> dict:
+    """File: its hash, without the times, memory and dates that records and tables hold."""
+    found = {}
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        name, text = path.relative_to(out).as_posix(), None
+        if path.suffix == ".json":
+            told = json.loads(path.read_text(encoding="utf-8"))
+            text = json.dumps(told)
+            for key in ("seconds", "peak_memory", "peak_memory_by_stage"):
+                text = re.sub(rf'"{key}": (\{{[^}}]*\}}|[\d.]+|null)', "", text)
+            text = re.sub(r'"(created|sha256)": "[^"]*"', "", text)
+        elif path.name == "tables.md":                                  # all but the receipt's hash, which is over the times, too, and the costs
+            text = re.sub(r"Receipt \w+|## cost.*", "", path.read_text(encoding="utf-8"), flags=re.S)
+        found[name] = digest(path)[0] if text is None else text
+    return found
+
+
+def twice(count: int, seed: int):
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        make_product(scratch / "data" / "disc")
+        runs = []
+        for n in range(count + 1):
+            code, said = finished(partial(_commands, scratch / "out", scratch / "data"))
+            if code:
+                return {}, [f"run {n} ended with {code}: {said}"]
+            runs.append(_bytes(scratch / "out"))
+            (scratch / "out").rename(scratch / f"out{n}")
+    failures = [f"{name} differs" for run in runs[1:] for name in sorted(runs[0].keys() | run.keys()) if runs[0].get(name) != run.get(name)]
+    kinds = {kind: sum(name.endswith(kind) for name in runs[0]) for kind in (".png", ".npy", ".jsonl", ".json", ".csv", ".md", ".safetensors")}
+    return {"runs": count + 1, "files compared": len(runs[0])} | {f"of these {kind}": n for kind, n in kinds.items()}, failures
+
+
+def scores(count: int, seed: int):
+    """The shipped detectors on `count` test pictures of each product: the largest difference of a score from that of 1 thread and batch 16."""
+    worst, failures, variants = {}, [], 0
+    with tempfile.TemporaryDirectory() as scratch:
+        products.make(Path(scratch), train=0, test_good=count // 2, test_defect=count - count // 2, seed=seed)
+        for product in products.PRODUCTS:
+            detector = Detector.from_pretrained(embedded.WEIGHTS / product, device="cpu")
+            images = load_test(Path(scratch) / product, detector.settings).images
+            torch.set_num_threads(1)
+            expected = detector.predict(images).score
+            order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+            for threads in (1, 2):
+                for batch in (1, 3, 16):
+                    torch.set_num_threads(threads)
+                    shuffled = detector.predict(images[order], batch).score
+                    found = {"in order": detector.predict(images, batch).score, "shuffled": torch.empty_like(expected).index_copy(0, order, shuffled)}
+                    for name, score in found.items():
+                        off, variants = (score - expected).abs().max().item(), variants + 1
+                        worst[f"{threads} threads"] = max(worst.get(f"{threads} threads", 0), off)
+                        if not off <= 1e-5:
+                            failures.append(f"{product}, {threads} threads, batches of {batch}, {name}: scores differ by {off:.1e}")
+    torch.set_num_threads(1)
+    return {"variants": variants, "scores in each": count} | {f"largest difference, {name}": f"{off:.1e}" for name, off in worst.items()}, failures
+
+
+def figures(count: int, seed: int):
+    """The first `count` of these notebooks executed twice, each time in an empty folder and by a kernel of its own."""
+    import papermill
+    shown, failures = 0, []
+    names = ("02_task_and_scores", "08_anomaly_map", "03_diffusion_from_zero", "06_scaled_denoising")[:count]
+    for name in names:
+        runs = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / "out.ipynb"
+                papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", out, {"SCALE": "smoke"}, kernel_name="python3", cwd=folder,
+                                           progress_bar=False)
+                runs.append([{kind: data for kind, data in output.get("data", {}).items() if kind.startswith("image/") or kind == "text/html"}
+                             for cell in nbformat.read(out, 4).cells for output in cell.get("outputs", [])])
+        first, second = ([data for data in run if data] for run in runs)
+        shown += len(first)
+        differing = sum(a != b for a, b in zip(first, second)) + abs(len(first) - len(second))
+        failures += [f"{name}: {differing} figures differ"] if differing or not first else []
+    return {"notebooks": len(names), "figures and tables compared": shown}, failures
+
+
+CHECKS = [
+    Check("same-bytes", 4, "the same commands (train, detect, evaluate, reproduce) end with the same bytes of weights, scores, maps, pictures, "
+          "metrics and tables on a CPU; times, memory and dates are left out", twice, 2, 8),
+    Check("same-scores", 4, "1 and 2 threads, batches of 1, 3 and 16 and the order of the pictures change no score by more than 1e-5", scores, 16, 9),
+    Check("same-figures", 4, "a notebook that is executed twice makes the same bytes of every figure", figures, 4),
+]

@@ -1,0 +1,82 @@
+"""Files that are whole or not there, and one writer to a folder: a process may be killed at any moment, and be started again."""
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+from secrets import token_hex
+
+from safetensors import SafetensorError
+
+try:
+    import fcntl
+except ImportError:                                                    # Windows: nothing keeps two processes apart
+    fcntl = None
+
+
+class WriteError(OSError):
+    """A folder that cannot be written to, or that another process writes to; the sentence names it and says what to do."""
+
+
+@contextmanager
+def writing_to(folder: Path):
+    """Makes `folder`, if need be; an error of the disk inside this context becomes a WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except WriteError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WriteError(f"{folder} cannot be written to ({reason}): make room or choose another folder; what was made before is kept") from error
+
+
+@contextmanager
+def whole(path: Path):
+    """A new path beside `path`, for a file or a folder to be written at; it is renamed to `path` at the end, or removed after an error.
+
+    A reader sees the old file or the new one, never half of it. What a killed process leaves is hidden, and nothing reads it.
+    """
+    aside = path.with_name(f".{path.name}.{token_hex(4)}.partial")
+    try:
+        with writing_to(path.parent):
+            yield aside
+            os.replace(aside, path)
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+@contextmanager
+def sole_writer(lock: Path, *targets: Path):
+    """Holds the file `lock`; WriteError while another process does. The system lets go of it when its holder dies.
+
+    What killed processes left beside `targets`, written aside and never renamed, is removed.
+    """
+    with writing_to(lock.parent):
+        file = open(lock, "a")
+    with file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                raise BlockingIOError                                  # its holder removed the file between our opening and locking it
+        except (BlockingIOError, FileNotFoundError):
+            raise WriteError(f"another process writes to {targets[0]}: wait for it to end, or choose another folder") from None
+        except OSError:
+            pass                                                       # a file system without locks
+        try:
+            for target in targets:
+                for left in target.parent.glob(f".{escape(target.name)}.{'[0-9a-f]' * 8}.partial"):
+                    _remove(left)
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
