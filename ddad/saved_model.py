@@ -71,9 +71,10 @@ def read(folder: Path) -> SavedModel:
             unet, phi = build_unet(settings, *manifest["latent"]), empty_features(settings, manifest["resnet"])
         unet.load_state_dict(weights, assign=True)
         phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")}, assign=True)
-        ranges = manifest["ranges"] and Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
+        given, threshold = manifest["ranges"], manifest["threshold"]
+        ranges = None if given is None else Ranges(tuple(given["latent"]), tuple(given["feature"]))
         _expect(_finite(manifest["scale"]) and manifest["scale"] > 0, f"{MANIFEST}: scale is no number above 0")
-        _expect(_finite(manifest["threshold"] or 0), f"{MANIFEST}: threshold is no number")
+        _expect(threshold is None or _finite(threshold), f"{MANIFEST}: threshold is no number")
         _expect(not ranges or all(len(pair) == 2 and all(map(_finite, pair)) for pair in (ranges.latent, ranges.feature)),
                 f"{MANIFEST}: ranges are no pairs of numbers")
         _expect(isinstance(manifest["record"], dict), f"{MANIFEST}: record is no table")
@@ -81,7 +82,7 @@ def read(folder: Path) -> SavedModel:
         _expect(bank.ndim == 2 and len(bank) >= settings.neighbours and distances.shape == bank.shape[:1],
                 f"{STATE}: bank and distances are not those of at least {settings.neighbours} training images")
         return SavedModel(settings, unet.requires_grad_(False).eval(), phi.requires_grad_(False).eval(), bank, distances, manifest["scale"], ranges,
-                          manifest["threshold"], manifest["record"])
+                          threshold, manifest["record"])
     except ModelError:
         raise
     except Exception as error:                                         # hostile files reach far into json, safetensors, diffusers and torch

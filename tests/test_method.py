@@ -104,8 +104,8 @@ def test_presets_have_the_values_of_paper_and_code(name):
      ("unet_channels", ()), ("unet_channels", 64), ("unet_heads", -1), ("train_length", "10"), ("train_length", "ten steps"),
      ("train_length", "-1 steps"), ("train_batch", 0), ("ema", 1), ("dynamic", 1), ("neighbours", 0), ("neighbour_stage", 0), ("bins", 0),
      ("smallest_bin", 11), ("edge_bin", "left"), ("T_max", 1000), ("T_max", 9), ("level_rounding", "ceil"), ("ddim_steps", 0),
-     ("first_call", "above"), ("z0_from", "z"), ("solver", "euler"), ("guidance", -1), ("tune_stages", (0, 1)), ("map_stages", (5,)), ("map_stages", (-1,)),
-     ("map_stages", "23"), ("lam", 1.01), ("sigma", 0), ("quantile", 2), ("seed", -1), ("seed", True), ("preset", "mine"),
+     ("first_call", "above"), ("z0_from", "z"), ("solver", "euler"), ("guidance", -1), ("tune_stages", (0, 1)), ("map_stages", (5,)),
+     ("map_stages", (-1,)), ("map_stages", "23"), ("lam", 1.01), ("sigma", 0), ("quantile", 2), ("seed", -1), ("seed", True), ("preset", "mine"),
      ("mask_rule", "nearest"), ("threshold", "best"), ("pro", "100")],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(name, value):

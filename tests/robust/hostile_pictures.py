@@ -25,14 +25,16 @@ from ddad.layouts import DataError
 
 SIZE = 64
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
-NAMES = ("a b.png", " a.png", "ä ö ü.png", "缺陷.png", "e\u0301.PNG", "\u202egnp.png", "-o.png", "%s{0}.png", "a'\"`$(x).png", "<script>alert(1)</script>.png",
-         "a\nb.png", "a\\b.png", "\udcff\udcfe.png", "n" * 251 + ".png", ".hidden.png", "a.png.png", "a.png ", "$\\frac{.png", "CON.png", "😀.JPG")
+NAMES = ("a b.png", " a.png", "ä ö ü.png", "缺陷.png", "e\u0301.PNG", "\u202egnp.png", "-o.png", "%s{0}.png", "a'\"`$(x).png",
+         "<script>alert(1)<script>.png", "a\nb.png", "a\\b.png", "\udcff\udcfe.png", "n" * 251 + ".png", ".hidden.png", "a.png.png", "a.png ", "$\\frac{.png", "CON.png", "😀.JPG")
 
 
 def picture(rng, mode: str = "RGB", size: tuple[int, int] | None = None) -> Image.Image:
     width, height = size or (int(n) for n in rng.integers(1, 80, 2))
     noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8))
-    return noise.convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else noise.convert("L").convert(mode) if mode in ("LA", "1") else noise.convert(mode)
+    if mode == "P":
+        return noise.convert("P", palette=Image.Palette.ADAPTIVE)
+    return (noise.convert("L") if mode in ("LA", "1") else noise).convert(mode)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -249,8 +251,8 @@ def table(root: Path, rng) -> None:
     picture(rng).save(root / "Data/Images/Normal/0.png")
     row = f"{root.name},train,normal,{root.name}/Data/Images/Normal/0.png,"
     bad = ["", "\0", '"', "x" * 200_000, f"{root.name},test,anomaly,{root.name}/../../../etc/passwd,", f"{root.name},test,anomaly,/etc/passwd,",
-           f"{root.name},train,anomaly,{root.name}/a.png,{root.name}/b.png", f"{root.name},test,odd", ",,,,,,,", f"{root.name},test,normal,{root.name}/a\0.png,",
-           f"{root.name},test,normal,{root.name}/{'n' * 300}.png,", f"{root.name},test,normal,{root.name},"]
+           f"{root.name},train,anomaly,{root.name}/a.png,{root.name}/b.png", f"{root.name},test,odd", ",,,,,,,",
+           f"{root.name},test,normal,{root.name}/a\0.png,", f"{root.name},test,normal,{root.name}/{'n' * 300}.png,", f"{root.name},test,normal,{root.name},"]
     rows = ["object,split,label,image,mask", *[row if rng.random() < 0.4 else bad[rng.integers(len(bad))] for _ in range(6)]]
     text = "\n".join(rows[int(rng.random() < 0.1):]).encode()
     (root.parent / "split_csv/1cls.csv").write_bytes(text if rng.random() < 0.8 else text + rng.bytes(20))

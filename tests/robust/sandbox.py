@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from ddad.latent_projection import BackboneError
 from ddad.layouts import DataError
 from ddad.manifest import ModelError
 from ddad.settings import SettingsError
 
 SECONDS, MEMORY = 5, 2 << 30
-DOCUMENTED = (DataError, ModelError, SettingsError, FileExistsError)
+DOCUMENTED = (DataError, ModelError, SettingsError, BackboneError, FileExistsError)
 
 
 def attempt(trial: Callable[[Path], object]) -> tuple[str, float, int]:
