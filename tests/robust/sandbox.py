@@ -14,9 +14,10 @@ from ddad.latent_projection import BackboneError
 from ddad.layouts import DataError
 from ddad.manifest import ModelError
 from ddad.settings import SettingsError
+from ddad.writing import WriteError
 
 SECONDS, MEMORY = 5, 2 << 30
-DOCUMENTED = (DataError, ModelError, SettingsError, BackboneError, FileExistsError)
+DOCUMENTED = (DataError, ModelError, SettingsError, BackboneError, WriteError, FileExistsError)
 
 
 def attempt(trial: Callable[[Path], object]) -> tuple[str, float, int]:
