@@ -69,8 +69,8 @@ def read(folder: Path) -> SavedModel:
         state, weights = (_tensors(folder / name, manifest["sha256"][name]) for name in (STATE, UNET))
         with torch.device("meta"):                                     # no more memory than the files' tensors take, whatever the manifest says
             unet, phi = build_unet(settings, *manifest["latent"]), empty_features(settings, manifest["resnet"])
-        unet.load_state_dict(weights, assign=True)
-        phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")}, assign=True)
+        _fill(unet, weights)
+        _fill(phi, {k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
         given, threshold = manifest["ranges"], manifest["threshold"]
         ranges = None if given is None else Ranges(tuple(given["latent"]), tuple(given["feature"]))
         _expect(_finite(manifest["scale"]) and manifest["scale"] > 0, f"{MANIFEST}: scale is no number above 0")
@@ -78,7 +78,7 @@ def read(folder: Path) -> SavedModel:
         _expect(not ranges or all(len(pair) == 2 and all(map(_finite, pair)) for pair in (ranges.latent, ranges.feature)),
                 f"{MANIFEST}: ranges are no pairs of numbers")
         _expect(isinstance(manifest["record"], dict), f"{MANIFEST}: record is no table")
-        bank, distances = state["bank"], state["distances"]
+        bank, distances = state["bank"].float(), state["distances"].float()
         _expect(bank.ndim == 2 and len(bank) >= settings.neighbours and distances.shape == bank.shape[:1],
                 f"{STATE}: bank and distances are not those of at least {settings.neighbours} training images")
         return SavedModel(settings, unet.requires_grad_(False).eval(), phi.requires_grad_(False).eval(), bank, distances, manifest["scale"], ranges,
@@ -99,11 +99,17 @@ def _finite(value) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def _fill(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a network made on the meta device its tensors, each of the type that it has there."""
+    dtype = {name: value.dtype for name, value in network.state_dict().items()}
+    network.load_state_dict({name: value.to(dtype.get(name)) for name, value in state.items()}, assign=True)
+
+
 def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
-    """What a .safetensors file holds, floats as float32. ModelError when it is not the file with that hash; ValueError for a NaN or infinity."""
+    """What a .safetensors file holds. ModelError when it is not the file with that hash; ValueError for a NaN or infinity."""
     if not os.path.isfile(path) or sha256(path) != expected:
         raise ModelError(f"{path} is not the file the manifest describes; copy the folder again")
-    tensors = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    tensors = load_file(path)
     for name, value in tensors.items():
         _expect(bool(value.isfinite().all()), f"{path.name}: {name} holds NaN or infinity")
     return tensors

@@ -18,7 +18,7 @@ from conftest import good_images, tiny, tiny_vae
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddad import fetch, features, lesson, report
+from ddad import features, fetch, lesson, report
 from ddad.detector import Detector
 from ddad.latent_projection import BackboneError, load_vae
 from ddad.layouts import DataError
