@@ -149,9 +149,39 @@ def variants() -> str:
     return table(["changed", "I-AUROC", "P-AUROC", "PRO", "PRO, small", "medium", "large"], rows)
 
 
+POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data", 4: "Reproducible", 5: "Numbers", 6: "Long and large", 7: "Dependencies"}
+
+
+def robustness() -> str:
+    """A table for each point: what each check found when it was last run in full."""
+    found, parts = load("robustness"), []
+    for point, title in POINTS.items():
+        rows = []
+        for name, check in found.items():
+            if check["point"] == point:
+                outcome = "passed" if check["passed"] else f"FAILED, {check['failed']}: {check['failures'][0]}"
+                counts = "; ".join(f"{what}: {n}" for what, n in check["counts"].items())
+                rows.append([f"`{name}`", check["says"], check["count"], counts, outcome, f"{check['seconds']:.0f}"])
+        if rows:
+            parts.append(f"**{title}**\n\n" + table(["check", "what holds", "trials", "counted", "outcome", "seconds"], rows))
+    machines = {f"{check['machine']}, Python {check['versions']['python']}, PyTorch {check['versions']['torch']}" for check in found.values()}
+    return "\n\n".join([*parts, "Run on " + "; ".join(sorted(machines)) + ", one process at a time where nothing else is said, other work going on beside."])
+
+
+def broken() -> str:
+    rows = [[f"`{row['check']}`", row["count"], f"`{row['file']}`", f"`{row['line']}`", f"`{row['instead']}`", _short(row["failure"])]
+            for row in load("robustness_broken").values()]
+    return table(["check", "trials", "file", "line", "broken to", "what the check then said"], rows)
+
+
+def _short(text: str) -> str:
+    """The last line of a failure, fit for a cell of a table."""
+    return (text.splitlines() or ["NOT NOTICED"])[-1].replace("|", "/").replace("<", "&lt;")[:160]
+
+
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts)}
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts, robustness, broken)}
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 
 
@@ -162,7 +192,7 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in (BOOK / "results.md", BOOK / "reproduction.md", BOOK / "ledger.md", BOOK.parent / "README.md"):
+    for page in (BOOK / "results.md", BOOK / "reproduction.md", BOOK / "ledger.md", BOOK / "robustness.md", BOOK.parent / "README.md"):
         text = page.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(page.name)

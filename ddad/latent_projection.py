@@ -48,6 +48,9 @@ class LatentProjection:
     def __init__(self, vae, scale: float | None = None, device: torch.device | str = "cpu", precision: str = "float32"):
         if isinstance(vae, nn.Module):
             vae = vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+            for module in vae.modules() if torch.device(device).type == "cpu" else ():
+                if isinstance(module, nn.GroupNorm) and _contiguous not in module._forward_pre_hooks.values():
+                    module.register_forward_pre_hook(_contiguous)      # in channels_last its sums lose a digit, by the number of threads
         self.vae, self.device, self.precision = vae, torch.device(device), precision
         self.s = scale if scale is not None else float(getattr(getattr(vae, "config", None), "scaling_factor", 1.0))
 
@@ -101,6 +104,10 @@ def weights_hash(network) -> str | None:
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _contiguous(module: nn.Module, inputs: tuple) -> tuple:
+    return (inputs[0].contiguous(),)
 
 
 def mixed(device: torch.device, precision: str):

@@ -200,7 +200,7 @@ def notebook(count: int, seed: int):
 
     def result_of(folder: Path):
         done = nbformat.read(folder / "small.ipynb", 4)
-        return [cell for cell in done.cells if "foot" not in cell.metadata.get("tags", [])], done.metadata    # the foot has date and seconds
+        return [cell for cell in done.cells if "foot" not in cell.metadata.get("tags", [])], "ddad" in done.metadata    # the foot has the time
 
     return trials(count, seed, run_in, result_of, lambda folder: 0)
 
