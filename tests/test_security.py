@@ -33,8 +33,8 @@ EVIL = "<script>alert('é|1')</script>[x](javascript:alert(1))"
 # --- what the sources may not call
 
 MODULES = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "marshal", "shelve", "runpy", "code"}
-CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen", "exec_module",
-         "import_module", "read_pickle", "gather_object", "all_gather_object", "broadcast_object_list", "torch.hub.load", "extractall"}
+CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen",
+         "exec_module", "import_module", "read_pickle", "gather_object", "all_gather_object", "broadcast_object_list", "torch.hub.load", "extractall"}
 ALLOWED = {
     ("ddad/features.py", "torch.load"),                 # one file of a pinned package, whose hash is compared first
     ("ddad/latent_projection.py", "exec_module"),       # FILE.py:CALLABLE of the command line; neither a manifest nor a table may name one
@@ -142,7 +142,7 @@ def test_a_manifest_runs_nothing_that_it_names(saved, tmp_path):
     code = tmp_path / "evil.py"
     code.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'mark')!r}).touch()\ndef run(*a, **k): ...\nclass Model: ...\n")
     manifest = json.loads((saved / MANIFEST).read_text())
-    remote = {"auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Model"}, "_attn_implementation": "evil/kernels", "custom_pipeline": str(code)}
+    remote = {"auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Model"}, "_attn_implementation": "evil/kernels"}
     for change in ({"settings": manifest["settings"] | {"vae": f"{code}:run"}}, {"settings": manifest["settings"] | {"features": f"{code}:run"}},
                    {"settings": manifest["settings"] | {"train_vae": f"{code}:run"}}, remote,
                    {"resnet": remote | {"depths": [1] * 4, "hidden_sizes": [8, 12, 16, 20], "embedding_size": 8, "layer_type": "basic"}}):
@@ -188,7 +188,8 @@ def test_networks_that_bring_code_or_a_pickle_are_refused(tmp_path, monkeypatch)
 
 # --- archives
 
-NAME = st.lists(st.sampled_from(["..", ".", "a", "b", "bottle", "é", "/", "\\", "C:", "", " ", "\0", "x" * 300, "~", "-", "\n"]), min_size=1, max_size=5)
+PARTS = ("..", ".", "a", "b", "bottle", "é", "/", "\\", "C:", "", " ", "\0", "x" * 300, "~", "-", "\n")
+NAME = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
