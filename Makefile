@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test test-oldest check-wheel sbom audit test-robust verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
+.PHONY: demo test test-oldest check-wheel sbom audit test-robust bench verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ sbom: build/tools/ok                    # build/sbom.json, CycloneDX, of what re
 
 audit: build/tools/ok                   # known vulnerabilities of what requirements.lock pins; asks PyPI
 	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
+
+bench: $(VENV)/dev                      # what everything around the networks costs: build/bench.json; leave the machine alone meanwhile
+	$(BIN)/ddad bench build
 
 verify-results: $(VENV)/dev             # every table of the book again, from the receipts and recorded runs; fails on any difference
 	$(BIN)/python book/make_results.py --check

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import ledger as claims
+import speed
 
 from ddad import report
 
@@ -149,7 +150,8 @@ def variants() -> str:
     return table(["changed", "I-AUROC", "P-AUROC", "PRO", "PRO, small", "medium", "large"], rows)
 
 
-POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data", 4: "Reproducible", 5: "Numbers", 6: "Long and large", 7: "Dependencies"}
+POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data", 4: "Reproducible", 5: "Numbers", 6: "Long and large",
+          7: "Dependencies"}
 
 
 def robustness() -> str:
@@ -165,7 +167,7 @@ def robustness() -> str:
         if rows:
             parts.append(f"**{title}**\n\n" + table(["check", "what holds", "trials", "counted", "outcome", "seconds"], rows))
     machines = {f"{check['machine']}, Python {check['versions']['python']}, PyTorch {check['versions']['torch']}" for check in found.values()}
-    return "\n\n".join([*parts, "Run on " + "; ".join(sorted(machines)) + ", one process at a time where nothing else is said, other work going on beside."])
+    return "\n\n".join([*parts, f"Run on {'; '.join(sorted(machines))}, with other work going on beside it."])
 
 
 def broken() -> str:
@@ -181,7 +183,9 @@ def _short(text: str) -> str:
 
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts, robustness, broken)}
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts,
+                                  robustness, broken)}
+TABLES |= speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 
 
@@ -192,11 +196,13 @@ def filled(text: str) -> str:
 
 if __name__ == "__main__":
     stale = []
-    for page in (BOOK / "results.md", BOOK / "reproduction.md", BOOK / "ledger.md", BOOK / "robustness.md", BOOK.parent / "README.md"):
+    for page in (*(BOOK / f"{name}.md" for name in ("results", "reproduction", "ledger", "speed", "robustness")), BOOK.parent / "README.md"):
         text = page.read_text(encoding="utf-8")
         if filled(text) != text:
             stale.append(page.name)
             if "--check" not in sys.argv:
                 page.write_text(filled(text), encoding="utf-8")
+    if "--check" not in sys.argv:
+        speed.draw()
     print("stale: " + ", ".join(stale) if stale else "all tables are those of the recorded runs")
     sys.exit(1 if stale and "--check" in sys.argv else 0)

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def chosen(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--preset", default="clean", help="clean (default), paper or official")
+        one.add_argument("--preset", default="clean", help="clean (default), fast, paper or official")
         one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change; `ddad settings` lists them")
 
     def networks(one: argparse.ArgumentParser) -> None:
@@ -46,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
     one.add_argument("--calibrate", action="store_true", help="choose T_max, smallest bin, guidance and lambda without test data")
+    one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
+                     help="a detector of the same product: nothing is trained; its networks serve the settings of --set, or --preset fast")
     model = ("model", "folder of a detector")
     one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", model,
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
@@ -67,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("data", type=Path, help="folder that holds the categories' folders (embedded: made, if it is not there)")
     one.add_argument("out", type=Path, help="folder for runs, receipt.json, tables.md and figures.csv")
     one.add_argument("--categories", nargs="+", metavar="C", help="default: all that lie in DATA")
-    one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), paper, official")
+    one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), fast, paper, official")
     one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
     one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 300 steps")
     one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file")
@@ -83,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
     chosen(command("settings", show_settings, "Print the settings of a preset."))
     one = command("demo", demo, "Inspect the embedded products with the shipped weights.", ("out", "folder for pictures and results.json"))
     one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    one = command("bench", bench, "Measure what detection, training and metrics cost beside the networks.", ("out", "folder for bench.json"))
+    one.add_argument("--scale", default="laptop", help="laptop (default), or paper: its networks, for a GPU")
+    one.add_argument("--only", nargs="+", metavar="SECTION", help="sections to measure again; the others are kept")
+    one.add_argument("--curve", nargs=2, action="append", default=[], type=Path, metavar=("MODEL", "DATA"),
+                     help="time against metrics of a detector of yours by number of U-Net calls")
+    networks(one)
     one = command("weights", weights, "Retrain the shipped weights from scratch; resumes where it stopped.", ("out", "folder for the weights"))
     one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
     return top
@@ -152,14 +160,19 @@ def train(options) -> None:
     from .detector import Detector
     from .evaluation import load_held_out, load_train
     from .saved_model import may_hold
+    from .settings import FAST
     from .training import forget
     from .writing import sole_writer
-    settings = _settings(options)
+    given = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device) if options.model else None
+    settings = given.settings.change(**(FAST if options.preset == "fast" else {})).parse(options.set) if given else _settings(options)
     may_hold(options.out)                                              # rather now than after the training
     images, held_out = load_train(options.data, settings), load_held_out(options.data, settings)
     checkpoint, lock = (options.out.with_name(options.out.name + end) for end in (".training.safetensors", ".lock"))
     with sole_writer(lock, options.out, checkpoint) if distributed.main() else nullcontext():
-        detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
+        if given:
+            detector = given.adapt(images, settings, held_out)
+        else:
+            detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
         detector.save_pretrained(options.out)
         forget(checkpoint)
     if not distributed.main():
@@ -265,6 +278,15 @@ def demo(options) -> None:
     results = run(options.out, device=options.device)
     print(table({name: results[name] for name in (*PRODUCTS, "mean")}))
     print(f"{results['seconds']} s; pictures and results.json in {options.out}")
+
+
+def bench(options) -> None:
+    from .bench import bench as run
+    from .detector import Detector
+    curves = [(Detector.from_pretrained(model, vae=_vae(options), device=options.device), data) for model, data in options.curve]
+    found = run(options.out, options.device, options.scale, options.only, curves)
+    print(*(f"{name:<24}{value:>10.2f}" for name, value in found.items() if name != "sections"), sep="\n")
+    print(f"all sections in {options.out / 'bench.json'}")
 
 
 def weights(options) -> None:

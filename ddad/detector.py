@@ -21,8 +21,12 @@ from .manifest import ModelError, peak_memory
 from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
-from .settings import Settings, preset
-from .training import kept_latents, train_noise_predictor
+from .settings import Settings, SettingsError, preset
+from .training import SHAPING, kept_latents, train_noise_predictor
+
+# The settings that the networks of a detector were trained with.
+NETWORKS = (*SHAPING, "features", "tune_epochs", "tune_batch", "tune_learning_rate", "tune_stages", "tune_level", "tune_cosine", "tune_batch_norm",
+            "tune_gradient")
 
 
 @dataclass
@@ -79,10 +83,11 @@ class Detector:
         held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
         T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
-        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`. Several processes (`distributed`),
-        all given the same images, share out the training and the prediction of the held-out images; each does the rest, which is
-        short, for itself. They choose as the main process does, and end with its weights.
-        Raises SettingsError, BackboneError, and ValueError for too few images.
+        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`; the encoded images are kept beside
+        it, and `training.forget` removes both. Several processes (`distributed`), all given the same images, share out the training
+        and the prediction of the held-out images; each does the rest, which is short, for itself. They choose as the main process
+        does, and end with its weights. Warns of held-out images unlike the others: see `DynamicNoise.compare`.
+        Raises SettingsError, BackboneError, WriteError where the checkpoint cannot be written, and ValueError for too few images.
         """
         settings, device = settings or preset(), pick_device(device)
         started, record = time.perf_counter(), {"seconds": {}, "peak_memory": {}}
@@ -166,8 +171,25 @@ class Detector:
         """The same networks and training images under other settings."""
         other = copy(self)
         other.settings = settings
+        other.projection = copy(self.projection)
+        other.projection.precision = settings.precision
         if self.dynamic_noise is not None:
             other.dynamic_noise = DynamicNoise(self.dynamic_noise.bank, self.dynamic_noise.distances, settings)
+        return other
+
+    def adapt(self, images: Tensor, settings: Settings, held_out: Tensor | None = None) -> Detector:
+        """The same networks under other settings, with bank, ranges and threshold made anew from the images they were trained on.
+
+        Raises SettingsError for a setting that the networks were trained with: it needs a new training.
+        """
+        trained = [name for name in NETWORKS if getattr(settings, name) != getattr(self.settings, name)]
+        if trained:
+            raise SettingsError(f"setting {', '.join(trained)}: the networks were trained with another value; train anew instead")
+        train, held_out = split(images, settings) if held_out is None else (images, held_out)
+        other = self.under(settings)
+        other.dynamic_noise = DynamicNoise.fit(other.features(train), settings)
+        good = other.set_ranges(held_out)
+        other.record = self.record | {"held_out_distances": other.dynamic_noise.compare(good.distance) if good else None}
         return other
 
     @torch.no_grad()

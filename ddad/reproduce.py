@@ -82,13 +82,13 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     """Train, evaluate and question one detector; its run.json, or, where that is written already, what it holds.
 
     Killed at any point and started again, it goes on from the last checkpoint or the saved detector, to the same metrics. calibrate:
-    choose the constants of the preset "clean" without test data; the others' are part of what they are. maps: keep the anomaly maps.
+    choose the constants of the presets "clean" and "fast" without test data; the others' are part of what they are. maps: keep the anomaly maps.
     Raises DataError, SettingsError where the folder holds a run of other settings, and WriteError where another process makes this
     run, or the folder cannot be written to.
     """
     folder = run.folder(out)
     with sole_writer(folder / ".lock", folder / "detector", folder / CHECKPOINT):
-        return _reproduce(run, folder, dataset, data, settings, table, vae, device, calibrate and run.preset == "clean", maps)
+        return _reproduce(run, folder, dataset, data, settings, table, vae, device, calibrate and run.preset in ("clean", "fast"), maps)
 
 
 def _reproduce(run: Run, folder: Path, dataset: str, data: Path, settings: Settings, table, vae, device: str, calibrate: bool, maps: bool) -> dict:

@@ -188,11 +188,11 @@ def test_networks_that_bring_code_or_a_pickle_are_refused(tmp_path, monkeypatch)
 
 # --- archives
 
-PARTS = ("..", ".", "a", "b", "bottle", "é", "/", "\\", "C:", "", " ", "\0", "x" * 300, "~", "-", "\n")
+PARTS = ("..", "..", "..", ".", "a", "b", "bottle", "é", "/", "\\", "C:", "", " ", "\0", "x" * 300, "~", "-", "\n")
 NAME = st.lists(st.sampled_from(PARTS), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=st.lists(NAME, min_size=1, max_size=5), joint=st.sampled_from(["/", "\\", ""]), kind=st.sampled_from(
     ["zip", "file", tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE]))
 def test_whatever_an_archive_names_stays_in_its_folder(tmp_path_factory, parts, joint, kind):

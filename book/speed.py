@@ -1,0 +1,117 @@
+"""The tables and the curve of book/speed.md, from the recorded benchmark book/results/bench.json."""
+import json
+from pathlib import Path
+
+BOOK = Path(__file__).parent
+RECORD = BOOK / "results" / "bench.json"
+MEGA, GIGA = 1e6, 1e9
+
+
+def section(name: str) -> dict:
+    return json.loads(RECORD.read_text(encoding="utf-8"))["sections"][name]
+
+
+def table(head: list[str], rows: list[list]) -> str:
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def speed_detection() -> str:
+    rows = [[name, f"{1000 * r['seconds']:.0f} ms", f"{r['over_networks']:.2f}", f"{r['official_over_ours']:.1f}"]
+            for name, r in section("detection")["rows"].items()]
+    made = section("detection")["made"]
+    where = made["gpu"] or f"the CPU, {made['threads']} threads"
+    return table(["path", "an image", "over its network calls", "official evaluation over ours"], rows) + f"\n\nMeasured on {where}."
+
+
+def speed_layouts() -> str:
+    found = section("layouts")
+    spent = found["compiling"]
+    rows = [[name, f"{ratio:.2f}"] for name, ratio in found["time_over_float32"].items()]
+    note = f"Compiling took {spent:.0f} s." if isinstance(spent, float) else f"Compiling: {spent}."
+    return table(["U-Net, batch of 16", "time over float32"], rows) + "\n\n" + note
+
+
+def speed_training() -> str:
+    rows = []
+    for name, title in (("training", "small"), ("training, paper", "paper")):
+        r = section(name)
+        rows.append([title, r["batch"], f"{r['images_a_second']:.2f}", f"{r['every_epoch_over_once']:.2f}", f"{r['through_encoder_over_once']:.2f}",
+                     f"{r['bytes_an_image'] / 1024:.0f} KB"])
+    return table(["networks", "batch", "images a second, encoded once", "encoding every epoch takes, times", "through the encoder too, times",
+                  "latents an image"], rows)
+
+
+def _curves() -> dict[str, list[dict]]:
+    sections = json.loads(RECORD.read_text(encoding="utf-8"))["sections"]
+    return {name.removeprefix("calls, "): part["rows"] for name, part in sections.items() if name.startswith("calls, ")}
+
+
+def speed_calls() -> str:
+    rows = []
+    for data, paths in _curves().items():
+        ten = paths[0]
+        for r in paths:
+            solver = {"ddim": "DDIM", "multistep": "multistep"}[r["solver"]] + (", bfloat16" if r["precision"] == "bfloat16" else "")
+            shown = [f"{r[m]:.4f} ({r[m] - ten[m]:+.4f})" for m in ("i_auroc", "pro")]
+            held_out = [f"{r['held_out'][m] - ten['held_out'][m]:+.4f}" for m in ("i_auroc", "pro")]
+            rows.append([data, solver, r["calls"], f"{r['seconds'] / ten['seconds']:.2f}", *held_out, *shown])
+    return table(["data", "solver", "calls", "time over ten", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO"], rows)
+
+
+def speed_metric() -> str:
+    r = section("metric")
+    near = r["neighbours"]
+    rows = [["exact PRO of 100 maps of 256 x 256", f"{r['pro_seconds']:.2f} s"], ["200 thresholds, times as long", f"{r['pro200_over_exact']:.0f}"],
+            ["over one sort of the same pixels", f"{r['pro_over_sort']:.2f}"],
+            ["over one sort that also gives their order (argsort)", f"{r['pro_over_argsort']:.2f}"],
+            [f"neighbours of {near['images']} images among {near['bank']}, {near['features']} features each", f"{near['seconds']:.2f} s"],
+            ["as a share of their detection", f"{100 * near['share_of_detection']:.1f}%"]]
+    return table(["", "measured"], rows)
+
+
+def speed_scaling() -> str:
+    rows = [[f"{r['size']} x {r['size']}", r["images"], f"{1000 * r['seconds_an_image']:.0f} ms", f"{r['peak_memory'] / GIGA:.2f} GB"]
+            for r in section("scaling")["rows"]]
+    return table(["size", "images", "time an image", "peak memory of the process"], rows)
+
+
+def speed_memory() -> str:
+    rows = []
+    for scale, found in section("memory").items():
+        for what in ("detect", "train") if scale != "made" else ():
+            r = found[what]
+            rows.append([f"{found['parameters'] / MEGA:.0f} M", what, f"{r['fixed'] / GIGA:.2f} GB", f"{r['an_image'] / MEGA:.0f} MB",
+                         *r["largest_batch"].values()])
+    return table(["U-Net", "", "whatever the batch", "each image", "batch on 8 GB", "16 GB", "24 GB"], rows)
+
+
+def speed_start_up() -> str:
+    r = section("start_up")
+    rows = [["`import torch`", f"{r['import_torch']:.2f} s"], ["`import ddad` beyond it", f"{r['import_ddad_beyond_torch']:.2f} s"],
+            ["`ddad --help`", f"{r['help']:.2f} s"], ["`from ddad import Detector`, torch and diffusers included", f"{r['detector_class']:.2f} s"]]
+    return table(["", "measured"], rows)
+
+
+def draw(path: Path = BOOK / "speed_curve.png") -> None:
+    """Time against PRO, one line a solver and one panel a test set."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    curves = _curves()
+    figure, panels = plt.subplots(1, len(curves), figsize=(2.6 * len(curves), 3.0), constrained_layout=True)
+    for panel, (data, rows) in zip(panels, curves.items()):
+        for solver, mark, title in (("ddim", "o-", "DDIM"), ("multistep", "s--", "multistep")):
+            own = [r for r in rows if r["solver"] == solver and r["precision"] == rows[0]["precision"]]
+            panel.plot([r["seconds"] / rows[0]["seconds"] for r in own], [r["pro"] for r in own], mark, label=title, markersize=4)
+            for r in own:
+                panel.annotate(r["calls"], (r["seconds"] / rows[0]["seconds"], r["pro"]), (0, 5), textcoords="offset points", ha="center", fontsize=7)
+        centre = rows[0]["pro"]
+        panel.axhspan(centre - 0.005, centre + 0.005, color="0.9", zorder=0)
+        panel.set(title=data, xlabel="time over ten calls", xlim=(0, 1.25), ylim=(centre - 0.02, centre + 0.02))
+    panels[0].set_ylabel("PRO")
+    panels[0].legend(fontsize=7, loc="lower right")
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+TABLES = {f.__name__: f for f in (speed_detection, speed_layouts, speed_training, speed_calls, speed_metric, speed_scaling, speed_memory,
+                                  speed_start_up)}

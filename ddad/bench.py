@@ -1,0 +1,307 @@
+"""What detection, training and metrics cost beside the networks themselves: `ddad bench`.
+
+Every figure is a ratio of times measured in turns in one run, a time an image, or a memory. The networks are untrained: a cost does not
+depend on weights. At the scale "laptop" they are those of the preset "clean" with an AutoencoderTiny; at "paper" they have
+the sizes of the preset "paper", with Stable Diffusion's autoencoder.
+"""
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import metrics, official
+from .calibration import synthetic_defects
+from .detector import Detector, pick_device, split
+from .dynamic_noise import mean_distance
+from .embedded import WEIGHTS
+from .evaluation import TestSet, load_held_out, load_test, load_train, summary
+from .features import empty_features, load_features
+from .inspection import inspect
+from .latent_projection import mixed
+from .manifest import peak_memory, versions, write_json
+from .memory import reckon
+from .noise_predictor import build_unet
+from .products import PRODUCTS, make
+from .settings import FAST, Settings, preset
+from .training import train_noise_predictor
+
+SCALES = ("laptop", "paper")
+RESNET_34 = dict(depths=[3, 4, 6, 3], hidden_sizes=[64, 128, 256, 512], layer_type="basic", embedding_size=64)
+
+
+def seconds(*runs: Callable[[], object], repeats: int = 5) -> list[float]:
+    """The median time of each of several runs, taken in turns after one round that is not counted; waits for a CUDA device."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    taken = [[] for _ in runs]
+    for _ in range(repeats + 1):
+        for times, run in zip(taken, runs):
+            wait()
+            started = time.perf_counter()
+            run()
+            wait()
+            times.append(time.perf_counter() - started)
+    return [statistics.median(times[1:]) for times in taken]
+
+
+def networks(scale: str, **changes) -> tuple[Settings, torch.nn.Module, torch.nn.Module, torch.nn.Module]:
+    """Settings, autoencoder, U-Net and features, untrained, of a scale."""
+    torch.manual_seed(0)
+    settings = preset("clean", tune_epochs=0, **changes)
+    if scale == "laptop":
+        vae, phi = AutoencoderTiny(), load_features(settings)
+    else:                                                              # Stable Diffusion's autoencoder and ResNet-34, without their weights
+        sizes = ("unet_channels", "unet_layers", "unet_attention_from", "unet_heads")
+        settings = settings.change(**{name: getattr(preset("paper"), name) for name in sizes})
+        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4,
+                            up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2, latent_channels=4, scaling_factor=0.18215)
+        phi = empty_features(settings, RESNET_34)
+    return settings, vae, build_unet(settings, 4, settings.image_size // 8), phi
+
+
+def untrained(scale: str, images: Tensor, device: str, **changes) -> Detector:
+    """A detector with a bank of `images` and with ranges from them; `changes` of its settings."""
+    settings, vae, unet, phi = networks(scale, image_size=images.shape[-1], **changes)
+    return Detector.fit(images, settings, held_out=images[:16], device=device, vae=vae, unet=unet, phi=phi)
+
+
+def bare(detector: Detector, x0: Tensor) -> Callable[[], None]:
+    """The network calls of one batch's detection and nothing else: encode, the U-Net's calls, decode, features of both."""
+    precision, x0 = detector.settings.precision, x0.to(detector.device).contiguous(memory_format=torch.channels_last)
+    z0 = detector.projection.encode(x0).contiguous(memory_format=torch.channels_last)
+    t = torch.full((len(x0),), 40, device=detector.device)
+
+    @torch.no_grad()
+    def run() -> None:
+        with mixed(detector.device, precision):
+            detector.projection.vae.encode(x0)
+            for _ in range(detector.settings.ddim_steps):
+                detector.unet(z0, t)
+            detector.projection.vae.decode(z0)
+        detector.phi(x0), detector.phi(x0)
+    return run
+
+
+def detection(pictures: Path, device: str, scale: str) -> dict:
+    """Point 1 and 2: detection over its network calls timed bare, and the official evaluation over detection, in each precision and path."""
+    images = load_train(pictures / "board", preset("clean"))
+    x0, rows = images[:16], {}
+    theirs = untrained(scale, images, device, first_call="below", self_neighbour=True)
+    paths = {"float32": {}, "bfloat16": {"precision": "bfloat16"}, "fast": FAST, "fast, bfloat16": FAST | {"precision": "bfloat16"}}
+    for name, changes in paths.items():
+        ours = untrained(scale, images, device, **changes)
+        whole, alone, transcribed = seconds(partial(ours.predict, x0), bare(ours, x0), partial(official.evaluate, theirs, x0), repeats=3)
+        rows[name] = {"seconds": whole / len(x0), "over_networks": whole / alone, "official_over_ours": transcribed / whole}
+    return {"images": len(x0), "size": images.shape[-1], "rows": rows}
+
+
+def layouts(pictures: Path, device: str, scale: str) -> dict:
+    """What the U-Net alone costs in each precision and memory layout, compiled or not; over float32, contiguous, as it comes."""
+    settings, _, unet, _ = networks(scale)
+    unet, z = unet.to(pick_device(device)).eval(), torch.randn(16, 4, 32, 32, device=pick_device(device))
+    t = torch.full((16,), 40, device=z.device)
+
+    def call(net, precision: str, layout) -> Callable[[], None]:
+        net = net.to(memory_format=layout)
+
+        def run() -> None:
+            with torch.no_grad(), mixed(z.device, precision):
+                net(z.contiguous(memory_format=layout), t)
+        return run
+
+    plain, last = torch.contiguous_format, torch.channels_last
+    copies = {key: build_unet(settings, 4, 32).to(z.device).eval() for key in ("plain", "last")}
+    runs = {"float32": call(copies["plain"], "float32", plain), "float32, channels last": call(copies["last"], "float32", last),
+            "bfloat16": call(copies["plain"], "bfloat16", plain), "bfloat16, channels last": call(copies["last"], "bfloat16", last)}
+    try:
+        compiled = torch.compile(copies["last"])
+        started = time.perf_counter()
+        (run := call(compiled, "bfloat16", last))()
+        runs["bfloat16, channels last, compiled"], spent = run, time.perf_counter() - started
+    except Exception as error:                                         # no compiler on this machine is a result as well
+        spent = f"{type(error).__name__}: not compiled here"
+    taken = seconds(*runs.values(), repeats=3)
+    return {"time_over_float32": {name: one / taken[0] for name, one in zip(runs, taken)}, "compiling": spent}
+
+
+def training(pictures: Path, device: str, scale: str) -> dict:
+    """Point 3: images a second of training on latents encoded once, over encoding in every epoch, also with gradients through the encoder."""
+    batch, where = 16 if scale == "laptop" else 2, pick_device(device)
+    settings, vae, unet, _ = networks(scale, train_batch=batch, train_length="1 steps")
+    vae, images = vae.to(where).eval(), load_train(pictures / "board", settings)[:batch]
+    scaling = vae.config.scaling_factor
+
+    def encode(x0: Tensor) -> tuple[Tensor, Tensor | None]:
+        out = vae.encode(x0.to(where))
+        if hasattr(out, "latent_dist"):
+            return out.latent_dist.mean * scaling, out.latent_dist.std * scaling
+        return out.latents * scaling, None
+
+    def step(latents: Callable[[], tuple]) -> Callable[[], object]:
+        return lambda: train_noise_predictor(unet.requires_grad_(True), *latents(), settings, where)
+
+    with torch.no_grad():
+        kept = encode(images)
+
+    def each_epoch() -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            return encode(images)
+
+    def through_encoder() -> tuple[Tensor, Tensor | None]:
+        vae.requires_grad_(True)
+        mean, std = encode(images)
+        (mean.square().mean() + (0 if std is None else std.square().mean())).backward()    # as much work as the gradient of the loss
+        vae.zero_grad()
+        return mean.detach(), None if std is None else std.detach()
+
+    once, epoch, through = seconds(step(lambda: kept), step(each_epoch), step(through_encoder), repeats=3)
+    return {"batch": batch, "images_a_second": batch / once, "every_epoch_over_once": epoch / once, "through_encoder_over_once": through / once,
+            "bytes_an_image": sum(part[0].numel() * 4 for part in kept if part is not None)}
+
+
+def calls(detector: Detector, data: Path) -> dict:
+    """Point 4: time and metrics of a test set by solver, number of U-Net calls and precision; and what a choice may rest on, the
+    metrics of held-out good images as they are and with synthetic defects. The ranges are made anew on held-out good images each time.
+    """
+    test, train, held_out = (load(data, detector.settings) for load in (load_test, load_train, load_held_out))
+    held_out = (split(train, detector.settings)[1] if held_out is None else held_out)[: detector.settings.calibration_images]
+    damaged, masks = synthetic_defects(held_out, detector.settings.seed)
+    made = TestSet(torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks]), np.repeat([0, 1], len(held_out)), [], [])
+    paths, rows = [("ddim", 10), ("ddim", 5), ("ddim", 3), ("multistep", 5), ("multistep", 3), ("multistep", 2)], []
+    for precision, solver, steps in tqdm([*(("float32", *path) for path in paths), ("bfloat16", "ddim", 10), ("bfloat16", "multistep", 3)],
+                                         f"calls, {data.name}", leave=False):
+        one = detector.under(detector.settings.change(precision=precision, solver=solver, ddim_steps=steps))
+        one.set_ranges(held_out)
+        started = time.perf_counter()
+        found = one.predict(test.images)
+        spent = (time.perf_counter() - started) / len(test.images)
+        of_made = one.predict(made.images)
+        rows.append({"precision": precision, "solver": solver, "calls": steps, "seconds": spent, **summary(found.score, found.map, test),
+                     "held_out": summary(of_made.score, of_made.map, made)})
+    return {"images": len(test.images), "held_out": len(held_out), "settings": detector.settings.as_dict(), "rows": rows}
+
+
+def metric(pictures: Path, device: str, scale: str) -> dict:
+    """Point 5: PRO of 100 maps of 256 x 256, and the neighbours of 1000 images."""
+    rng = np.random.default_rng(0)
+    maps = np.stack([metrics.ndimage.gaussian_filter(rng.normal(size=(256, 256)), 4) for _ in range(100)]).astype(np.float32)
+    masks = np.zeros(maps.shape, bool)
+    for n in range(0, 100, 2):                                         # half are defective, with two regions each
+        for _ in range(2):
+            (y, x), side = rng.integers(0, 200, 2), int(rng.integers(4, 56))
+            masks[n, y : y + side, x : x + side] = True
+            maps[n, y : y + side, x : x + side] += 0.05
+    exact, by_thresholds, sort, argsort = seconds(
+        lambda: metrics.pro(maps, masks), lambda: official.pro(maps, masks), lambda: np.sort(maps.ravel()), lambda: np.argsort(maps.ravel()),
+        repeats=3)
+    detector = untrained(scale, load_train(pictures / "board", preset("clean")), device)
+    y = torch.randn(1000, detector.dynamic_noise.bank.shape[1], device=detector.device)
+    x0 = load_train(pictures / "board", detector.settings)[:16]
+    near, whole = seconds(lambda: [mean_distance(part, y[:200], 20) for part in y.split(16)], lambda: detector.predict(x0), repeats=3)
+    return {"pro_seconds": exact, "pro200_over_exact": by_thresholds / exact, "pro_over_sort": exact / sort, "pro_over_argsort": exact / argsort,
+            "neighbours": {"images": 1000, "bank": 200, "features": y.shape[1], "seconds": near, "share_of_detection": near / (1000 * whole / 16)}}
+
+
+def inspect_alone(model: Path, pictures: Path, out: Path, device: str) -> tuple[float, int]:
+    """Seconds and peak memory of `inspect` on a folder; to be called in a process of its own."""
+    detector = Detector.from_pretrained(model, device=device)
+    started = time.perf_counter()
+    inspect(detector, sorted(pictures.iterdir()), out)
+    return time.perf_counter() - started, peak_memory(detector.device)
+
+
+def scaling(pictures: Path, device: str, scale: str) -> dict:
+    """Point 6: time an image and peak memory of `ddad detect`, overlays and maps written, by number of images and by their size."""
+    rows, names = [], sorted((pictures / "board" / "train" / "good").iterdir())
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        for size, counts in ((128, (1, 10, 100, 1000)), (256, (16,)), (384, (16,)), (512, (16,))):
+            settings, vae, unet, phi = networks("laptop", image_size=size)
+            vae.save_pretrained(folder / "vae")
+            good, model = load_train(pictures / "board", settings)[:48], folder / f"detector-{size}"
+            detector = Detector.fit(good, settings.change(vae=str(folder / "vae")), held_out=good[:4], device=device, unet=unet, phi=phi)
+            detector.save_pretrained(model)
+            for count in counts:
+                given, out = folder / f"pictures-{size}-{count}", folder / f"out-{size}-{count}"
+                given.mkdir()
+                for n in range(count):
+                    shutil.copy(names[n % len(names)], given / f"{n:04d}.png")
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                    spent, peak = pool.submit(inspect_alone, model, given, out, device).result()
+                rows.append({"size": size, "images": count, "seconds_an_image": spent / count, "peak_memory": peak})
+    return {"rows": rows}
+
+
+def memory(pictures: Path, device: str, scale: str) -> dict:
+    """Point 6: what fits a GPU at the paper's 256 x 256, with Stable Diffusion's autoencoder and the U-Net of either scale."""
+    small = lambda: build_unet(preset("clean"), 4, 32)
+    return {"laptop": reckon(lambda: (networks("paper")[1], small(), networks("paper")[3])), "paper": reckon(lambda: networks("paper")[1:])}
+
+
+def start_up(pictures: Path, device: str, scale: str) -> dict:
+    """Point 7: what `import ddad` adds to importing torch, and `ddad --help`; seconds."""
+    python = lambda code: lambda: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    torch_alone, both, page, detector = seconds(
+        python("import torch"), python("import torch, ddad"), python("from ddad.cli import parser; parser().format_help()"),
+        python("from ddad import Detector"), repeats=5)
+    return {"import_torch": torch_alone, "import_ddad_beyond_torch": both - torch_alone, "help": page, "detector_class": detector}
+
+
+SECTIONS = dict(detection=detection, layouts=layouts, training=training, metric=metric, scaling=scaling, memory=memory, start_up=start_up)
+
+
+def bench(out: Path, device: str = "auto", scale: str = "laptop", only: list[str] | None = None, curves: list[tuple[Detector, Path]] = ()) -> dict:
+    """Measure and write out/bench.json, section by section as each is done; sections not asked for are kept. Returns its content.
+
+    only: names of SECTIONS, or "calls", the embedded products' curves. curves: trained detectors with the folders of their data: alone unless
+    `only` is given.
+    Raises ValueError for an unknown section or scale.
+    """
+    names = only or ([] if curves else [*SECTIONS, "calls"])
+    if unknown := set(names) - {*SECTIONS, "calls"}:
+        raise ValueError(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join([*SECTIONS, 'calls'])}")
+    if scale not in SCALES:
+        raise ValueError(f"no scale is called {scale!r}; there are {', '.join(SCALES)}")
+    path, pictures, where = out / "bench.json", out / "pictures", pick_device(device)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"sections": {}}
+    made = {"device": str(where), "gpu": torch.cuda.get_device_name() if where.type == "cuda" else None, "scale": scale,
+            "threads": torch.get_num_threads(), "versions": versions()}
+    make(pictures, ("board",), size=256, train=80, test_good=0, test_defect=0)
+    title = lambda name: name if scale == "laptop" else f"{name}, {scale}"
+    measures = {title(name): partial(SECTIONS[name], pictures, device, scale) for name in names if name != "calls"}
+    if "calls" in names:
+        make(out / "products")
+        curves = [*((Detector.from_pretrained(WEIGHTS / p, device=device), out / "products" / p) for p in PRODUCTS), *curves]
+    measures |= {f"calls, {data.name}": partial(calls, detector, data) for detector, data in curves}
+    for name, measure in tqdm(measures.items(), "bench"):
+        found["sections"][name] = measure() | {"made": made}
+        found |= headline(found["sections"])
+        write_json(path, found)
+    return found
+
+
+def headline(sections: dict) -> dict:
+    """The figures asked about most, of the sections that are there."""
+    figures = {"unet_calls_saved": Settings.ddim_steps / FAST["ddim_steps"]}
+    if detection := sections.get("detection", sections.get("detection, paper")):
+        rows, where = detection["rows"], "gpu" if detection["made"]["gpu"] else "cpu"
+        figures |= {"detect_over_networks": rows["float32"]["over_networks"],
+                    f"official_over_ours_{where}": rows["fast, bfloat16"]["official_over_ours"]}
+    if "metric" in sections:
+        figures["pro200_over_exact"] = sections["metric"]["pro200_over_exact"]
+    return figures
