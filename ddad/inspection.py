@@ -50,7 +50,7 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
         found = detector.predict(images) if part else None
         made = []
         for n, path in enumerate(part):
-            name = f"{len(lines) + n:05d}_{path.stem}"                  # two folders may hold pictures of one name
+            name = f"{len(lines) + n:05d}_{path.stem[:60]}"             # two folders may hold pictures of one name; a name has 255 bytes
             save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], detector.threshold)
             _save_map(out / "maps" / name, found.map[n].numpy(), maps, detector.threshold)
             score = found.score[n].item()
@@ -72,7 +72,8 @@ def _write(log: Path, lines: list[dict]) -> None:
 
 
 def _as_line(line: dict) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    # a name that is no Unicode holds lone surrogates, which "backslashreplace" writes as JSON's own escapes
+    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _scored(log: Path) -> list[dict]:

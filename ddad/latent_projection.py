@@ -144,8 +144,13 @@ def load_vae(name: str):
         kind = diffusers.AutoencoderKL.load_config(source, **where).get("_class_name", "AutoencoderKL")
         if kind not in ("AutoencoderKL", "AutoencoderTiny"):
             raise BackboneError(f"{name} holds a {kind}; give an AutoencoderKL or an AutoencoderTiny")
-        return getattr(diffusers, kind).from_pretrained(source, use_safetensors=True, **where).eval()
-    except (OSError, ValueError) as error:
+        vae = getattr(diffusers, kind).from_pretrained(source, use_safetensors=True, **where).eval()
+        if bad := [key for key, value in vae.state_dict().items() if value.is_meta or not value.isfinite().all()]:
+            raise BackboneError(f"{name}: {bad[0]} is missing or holds NaN or infinity; copy the autoencoder again")
+        return vae
+    except BackboneError:
+        raise
+    except Exception as error:                                         # a damaged folder reaches far into json, safetensors, diffusers and torch
         raise BackboneError(f"autoencoder {name!r} can be neither found as a folder nor fetched from the Hugging Face hub ({_first_line(error)}); "
                             "pass a folder that holds one, FILE.py:CALLABLE, or 'embedded'") from error
 

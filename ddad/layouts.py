@@ -10,7 +10,7 @@ The layout is told by what lies in the folder. A good picture's kind is "good" i
 """
 
 import csv
-import os
+import os  # os.path, for it answers False where a Path raises: of a name too long, or in a loop of links
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -38,9 +38,9 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises DataError where it does not exist, cannot be listed, or holds no picture.
     """
     folder = Path(folder)
-    if folder.is_file():
+    if os.path.isfile(folder):
         return [folder]
-    images = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    images = [path for path in entries(folder) if path.suffix.lower() in SUFFIXES and os.path.isfile(path)]
     if not images:
         raise DataError(f"{folder} holds no picture: put some directly in it, of the types {' '.join(SUFFIXES)}.")
     return images
@@ -63,10 +63,10 @@ def scan(root: str | Path, part: str) -> tuple[list[Item], list[str]]:
     if part not in PARTS:
         raise ValueError(f"The part {part!r} is unknown: use one of {', '.join(PARTS)}.")
     root = Path(root)
-    if (root / "Data" / "Images").is_dir():
+    if os.path.isdir(root / "Data" / "Images"):
         items, problems = _scan_table(root, part)
     else:
-        has = lambda name: any((root / p / name).is_dir() for p in PARTS)
+        has = lambda name: any(os.path.isdir(root / p / name) for p in PARTS)
         items, problems = _scan_folders(root, part, "ok" if has("ok") and not has("good") else "good")
     return sorted(items, key=lambda item: (item.kind, item.path)), problems
 
@@ -75,10 +75,10 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
     """MVTec AD's layout, LOCO's and BTAD's; `good` is what the folders of good pictures are called."""
     items, problems = [], []
     folders = [root / part / good]
-    if part == "validation" and not folders[0].exists():
+    if part == "validation" and not os.path.exists(folders[0]):
         return [], []
     if part == "test":
-        folders = [path for path in sorted((root / "test").glob("[!.]*")) if path.is_dir()] or folders
+        folders = [path for path in sorted((root / "test").glob("[!.]*")) if os.path.isdir(path)] or folders
     for folder in folders:
         try:
             images = list_images(folder)
@@ -91,7 +91,7 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
         truth = root / "ground_truth" / folder.name
         for path in images:
             wanted = [truth / name for name in (f"{path.stem}_mask.png", f"{path.stem}.png", f"{path.stem}.bmp", path.stem)]
-            mask = next((candidate for candidate in wanted if candidate.exists()), None)
+            mask = next((candidate for candidate in wanted if os.path.exists(candidate)), None)
             if mask is None:
                 problems.append(f"{path} has no mask: add {wanted[0]}, black but for the defect.")
             items.append(Item(path, folder.name, mask))
@@ -125,10 +125,10 @@ def _scan_table(root: Path, part: str) -> tuple[list[Item], list[str]]:
             continue
         if label == "anomaly" and part == "train":
             problems.append(f"{table} trains on {image}, which is no good picture: copy the table again.")
-        elif not image.is_file():
+        elif not os.path.isfile(image):
             problems.append(f"{image} is not there, though {table} lists it: unpack the data set again.")
         else:
-            if mask and not mask.is_file():
+            if mask and not os.path.isfile(mask):
                 mask = None
             if label == "anomaly" and not mask:
                 problems.append(f"{image} has no mask: add {root / 'Data' / 'Masks' / 'Anomaly' / image.stem}.png, black but for the defect.")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import sys
 from importlib.metadata import version
@@ -20,11 +21,11 @@ class ModelError(ValueError):
 def read_manifest(folder: str | Path) -> dict:
     """manifest.json of a saved detector; ModelError when there is none or it is not one."""
     path = Path(folder) / MANIFEST
-    if not path.exists():
+    if not os.path.isfile(path):
         raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector saved by `ddad train`")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} is no JSON ({error}); copy the folder again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != 1:
         raise ModelError(f"{path} is no manifest of format 1; it was made by another version of ddad, or by another program")

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
+import re
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -194,8 +196,9 @@ def _interval(value: float, scattered, sign: str = "") -> str:
 # --- tables, as Markdown
 
 def markdown(head: list[str], rows: list[list]) -> str:
-    """A Markdown table; floats with three decimals, None as nothing."""
-    text = lambda c: "" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c)
+    """A Markdown table; floats with three decimals, None as nothing; text, which may be a folder's name, with its markup escaped."""
+    shown = lambda c: "" if c is None else f"{c:.3f}" if isinstance(c, float) else str(c)
+    text = lambda c: re.sub(r"([|\[\]])", r"\\\1", html.escape(" ".join(shown(c).split()), quote=False))
     return "\n".join("| " + " | ".join(map(text, row)) + " |" for row in [head, ["---"] * len(head), *rows])
 
 

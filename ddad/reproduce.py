@@ -67,6 +67,9 @@ def by_category(name: str | None) -> dict | None:
         told = (table[key] for key in ("title", "source", "provenance", "test_data"))
         if not all(isinstance(text, str) for text in told) or not isinstance(table["categories"], dict):
             raise KeyError("a field is of the wrong kind")
+        for category, chosen in table["categories"].items():
+            if not isinstance(chosen, dict) or any(".py:" in str(chosen.get(key)) for key in ("vae", "train_vae")):
+                raise ValueError(f"{category} holds no settings, or one that names code to run, which only --vae may")
         return table
     except (OSError, ValueError, KeyError, TypeError) as error:
         there = ", ".join(sorted(p.stem for p in BY_CATEGORY.glob("*.json")))

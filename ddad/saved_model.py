@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -66,20 +66,53 @@ def read(folder: Path) -> SavedModel:
     manifest = read_manifest(folder)
     try:
         settings = preset(manifest["settings"]["preset"], **manifest["settings"])
-        for name, expected in manifest["sha256"].items():
-            if sha256(folder / name) != expected:
-                raise ModelError(f"{folder / name} is not the file the manifest describes; copy the folder again")
-        state = load_file(folder / STATE)
-        unet, phi = build_unet(settings, *manifest["latent"]), empty_features(settings, manifest["resnet"])
-        unet.load_state_dict(load_file(folder / UNET))
-        phi.load_state_dict({k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
-        ranges = manifest["ranges"] and Ranges(tuple(manifest["ranges"]["latent"]), tuple(manifest["ranges"]["feature"]))
-        return SavedModel(settings, unet.requires_grad_(False).eval(), phi, state["bank"].float(), state["distances"], manifest["scale"], ranges,
-                          manifest["threshold"], manifest["record"])
+        state, weights = (_tensors(folder / name, manifest["sha256"][name]) for name in (STATE, UNET))
+        with torch.device("meta"):                                     # no more memory than the files' tensors take, whatever the manifest says
+            unet, phi = build_unet(settings, *manifest["latent"]), empty_features(settings, manifest["resnet"])
+        _fill(unet, weights)
+        _fill(phi, {k.removeprefix("phi/"): v for k, v in state.items() if k.startswith("phi/")})
+        given, threshold = manifest["ranges"], manifest["threshold"]
+        ranges = None if given is None else Ranges(tuple(given["latent"]), tuple(given["feature"]))
+        _expect(_finite(manifest["scale"]) and manifest["scale"] > 0, f"{MANIFEST}: scale is no number above 0")
+        _expect(threshold is None or _finite(threshold), f"{MANIFEST}: threshold is no number")
+        _expect(not ranges or all(len(pair) == 2 and all(map(_finite, pair)) for pair in (ranges.latent, ranges.feature)),
+                f"{MANIFEST}: ranges are no pairs of numbers")
+        _expect(isinstance(manifest["record"], dict), f"{MANIFEST}: record is no table")
+        bank, distances = state["bank"].float(), state["distances"].float()
+        _expect(bank.ndim == 2 and len(bank) >= settings.neighbours and distances.shape == bank.shape[:1],
+                f"{STATE}: bank and distances are not those of at least {settings.neighbours} training images")
+        return SavedModel(settings, unet.requires_grad_(False).eval(), phi.requires_grad_(False).eval(), bank, distances, manifest["scale"], ranges,
+                          threshold, manifest["record"])
     except ModelError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the saved detector cannot be read ({str(error).splitlines()[0]}); save or copy it again") from error
+    except Exception as error:                                         # hostile files reach far into json, safetensors, diffusers and torch
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{folder}: the saved detector cannot be read ({reason}); save or copy it again") from error
+
+
+def _expect(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _finite(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a network made on the meta device its tensors, each of the type that it has there."""
+    dtype = {name: value.dtype for name, value in network.state_dict().items()}
+    network.load_state_dict({name: value.to(dtype.get(name)) for name, value in state.items()}, assign=True)
+
+
+def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
+    """What a .safetensors file holds. ModelError when it is not the file with that hash; ValueError for a NaN or infinity."""
+    if not os.path.isfile(path) or sha256(path) != expected:
+        raise ModelError(f"{path} is not the file the manifest describes; copy the folder again")
+    tensors = load_file(path)
+    for name, value in tensors.items():
+        _expect(bool(value.isfinite().all()), f"{path.name}: {name} holds NaN or infinity")
+    return tensors
 
 
 def may_hold(folder: Path) -> None:

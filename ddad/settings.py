@@ -119,7 +119,7 @@ class Settings:
         hints = get_type_hints(Settings)
         for field in fields(self):
             value, kind = getattr(self, field.name), hints[field.name]
-            if kind is float and type(value) is int:
+            if kind is float and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, field.name, float(value))
             elif kind == tuple[int, ...] and isinstance(value, (list, tuple)) and all(type(v) is int for v in value) and value:
                 object.__setattr__(self, field.name, tuple(value))
@@ -142,10 +142,10 @@ class Settings:
         for name in ("map_stages", "tune_stages"):
             if not all(1 <= j <= 4 for j in getattr(self, name)):
                 raise SettingsError(f"setting {name}: {getattr(self, name)} must be blocks 1 to 4")
-        if any(c % 32 or c < 32 for c in self.unet_channels):
-            raise SettingsError(f"setting unet_channels: {self.unet_channels} must be multiples of 32")
+        if len(self.unet_channels) > 10 or any(c % 32 or not 32 <= c <= 4096 for c in self.unet_channels):
+            raise SettingsError(f"setting unet_channels: {self.unet_channels} must be at most ten multiples of 32, none beyond 4096")
         number, _, unit = self.train_length.partition(" ")
-        if not number.isdigit() or unit not in ("steps", "epochs"):
+        if not number.isdecimal() or len(number) > 9 or unit not in ("steps", "epochs"):
             raise SettingsError(f"setting train_length: {self.train_length!r} is neither 'N steps' nor 'N epochs'")
 
     def steps_for(self, images: int) -> int:
@@ -171,7 +171,7 @@ class Settings:
                 raise SettingsError(f"{item!r} is not of the form name=value")
             try:
                 values[name] = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 values[name] = text
         return self.change(**values)
 
