@@ -26,8 +26,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import metrics, official
+from .anomaly_map import Ranges
 from .calibration import synthetic_defects
-from .detector import Detector, pick_device, split
+from .detector import Detector, Prediction, pick_device, split
 from .dynamic_noise import mean_distance
 from .embedded import WEIGHTS
 from .evaluation import TestSet, load_held_out, load_test, load_train, summary
@@ -176,24 +177,42 @@ def training(pictures: Path, device: str, scale: str) -> dict:
 
 def calls(detector: Detector, data: Path) -> dict:
     """Point 4: time and metrics of a test set by steps, U-Net calls and precision; and what a choice may rest on, the
-    metrics of held-out good images as they are and with synthetic defects. The ranges are made anew on held-out good images each time.
+    metrics of held-out good images as they are and with synthetic defects. The ranges are made anew on the held-out good images each time.
     """
-    test, train, held_out = (load(data, detector.settings) for load in (load_test, load_train, load_held_out))
-    held_out = (split(train, detector.settings)[1] if held_out is None else held_out)[: detector.settings.calibration_images]
-    damaged, masks = synthetic_defects(held_out, detector.settings.seed)
+    settings = detector.settings
+    test, train, held_out = (load(data, settings) for load in (load_test, load_train, load_held_out))
+    held_out = (split(train, settings)[1] if held_out is None else held_out)[: settings.calibration_images]
+    damaged, masks = synthetic_defects(held_out, settings.seed)
     made = TestSet(torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks]), np.repeat([0, 1], len(held_out)), [], [])
-    paths, rows = [(10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5)], []                          # ddim_steps, call_every
-    for precision, steps, every in tqdm([*(("float32", *path) for path in paths), ("bfloat16", 10, 1), ("bfloat16", 10, 4)],
-                                        f"calls, {data.name}", leave=False):
-        one = detector.under(detector.settings.change(precision=precision, ddim_steps=steps, call_every=every))
-        one.set_ranges(held_out)
-        started = time.perf_counter()
-        found = one.predict(test.images)
-        spent = (time.perf_counter() - started) / len(test.images)
-        of_made = one.predict(made.images)
-        rows.append({"precision": precision, "steps": steps, "calls": len(range(0, steps, every)), "seconds": spent,
-                     **summary(found.score, found.map, test), "held_out": summary(of_made.score, of_made.map, made)})
-    return {"images": len(test.images), "held_out": len(held_out), "settings": detector.settings.as_dict(), "rows": rows}
+    paths = [(settings.precision, *path) for path in ((10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5))]      # ddim_steps, call_every
+    paths += [("bfloat16", 10, 1), ("bfloat16", 10, 4)] if settings.precision == "float32" else []
+    rows, observed = [], {}
+    for precision, steps, every in tqdm(paths, f"calls, {data.name}", leave=False):
+        one = detector.under(settings.change(precision=precision, ddim_steps=steps, call_every=every))
+        if precision not in observed:                                  # what does not depend on the path is computed once
+            observed[precision] = _observed(one, made.images), _observed(one, test.images)
+        of_made, of_test = observed[precision]
+        found, _ = _answer(one, *of_made)
+        one.ranges = Ranges.of(found.latent_map[: len(held_out)], found.feature_map[: len(held_out)])
+        held = one.weigh(found)
+        found, spent = _answer(one, *of_test)
+        found = one.weigh(found)
+        rows.append({"precision": precision, "steps": steps, "calls": len(range(0, steps, every)), "seconds": spent / len(test.images),
+                     **summary(found.score, found.map, test), "held_out": summary(held.score, held.map, made)})
+    return {"images": len(test.images), "held_out": len(held_out), "settings": settings.as_dict(), "rows": rows}
+
+
+def _observed(detector: Detector, images: Tensor) -> tuple[list, float]:
+    """The observed batches of images, and the seconds they took."""
+    started = time.perf_counter()
+    return [detector.observe(x0, 16 * n) for n, x0 in enumerate(images.split(16))], time.perf_counter() - started
+
+
+def _answer(detector: Detector, batches: list, spent: float) -> tuple[Prediction, float]:
+    """What follows the observed batches, map and score not yet made; and the seconds of both."""
+    started, size = time.perf_counter(), detector.settings.image_size
+    parts = [[part.cpu() for part in (*detector.respond(seen, size), seen.d)] for seen in tqdm(batches, leave=False, delay=2)]
+    return Prediction(None, None, *(torch.cat(part) for part in zip(*parts))), spent + time.perf_counter() - started
 
 
 def metric(pictures: Path, device: str, scale: str) -> dict:
