@@ -29,7 +29,7 @@ SABOTAGES = [
     ("same-bytes", 1, "ddad/detector.py", "torch.manual_seed(settings.seed) ", "torch.seed() "),
     ("same-scores", 2, "ddad/latent_projection.py", "module.register_forward_pre_hook(_contiguous)", "pass"),
     ("same-figures", 1, "ddad/products.py", "number = np.random.SeedSequence([seed, ", "number = np.random.SeedSequence([seed, os.getpid(), "),
-    ("finite", 1, "ddad/anomaly_map.py", "max(high - low, 1e-8)", "torch.tensor(high - low)"),
+    ("finite", 1, "ddad/anomaly_map.py", "max(high - low, 1e-8)", "(0 * (high - low))"),
     ("held-out-unlike", 20, "ddad/dynamic_noise.py", "ks_2samp(d, own)", "ks_2samp(d, d)"),
     ("many-pictures", 100, "ddad/inspection.py", "except DataError as error:", "except KeyError as error:"),
     ("many-pictures", 400, "ddad/inspection.py", "faults = lines + made, faults + refused",
