@@ -5,6 +5,7 @@ from pathlib import Path
 BOOK = Path(__file__).parent
 RECORD = BOOK / "results" / "bench.json"
 MEGA, GIGA = 1e6, 1e9
+PRODUCTS = ("blister", "board", "fabric")
 
 
 def section(name: str) -> dict:
@@ -54,7 +55,8 @@ def speed_calls() -> str:
             path = f"{r['calls']} calls in {r['steps']} steps" + (", bfloat16" if r["precision"] == "bfloat16" else "")
             shown = [f"{r[m]:.4f} ({r[m] - ten[m]:+.4f})" for m in ("i_auroc", "pro")]
             held_out = [f"{r['held_out'][m] - ten['held_out'][m]:+.4f}" for m in ("i_auroc", "pro")]
-            rows.append([data, path, f"{r['seconds'] / ten['seconds']:.2f}", *held_out, *shown])
+            time = f"{r['seconds'] / ten['seconds']:.2f}" if data in PRODUCTS else ""         # the real sets' curves ran beside other work
+            rows.append([data, path, time, *held_out, *shown])
     return table(["data", "path", "time over ten", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO"], rows)
 
 
@@ -97,8 +99,8 @@ def draw(path: Path = BOOK / "speed_curve.png") -> None:
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    curves = _curves()
-    figure, panels = plt.subplots(1, len(curves), figsize=(2.6 * len(curves), 3.0), constrained_layout=True)
+    curves = {data: rows for data, rows in _curves().items() if data in PRODUCTS}
+    figure, panels = plt.subplots(1, len(curves), figsize=(3.0 * len(curves), 3.0), constrained_layout=True)
     for panel, (data, rows) in zip(panels, curves.items()):
         for fewer_calls, mark, title in ((False, "o-", "fewer steps"), (True, "s--", "fewer calls in ten steps")):
             own = [rows[0]] + [r for r in rows[1:] if (r["calls"] < r["steps"]) == fewer_calls and r["precision"] == "float32"]
@@ -107,7 +109,7 @@ def draw(path: Path = BOOK / "speed_curve.png") -> None:
                 panel.annotate(r["calls"], (r["seconds"] / rows[0]["seconds"], r["pro"]), (0, 5), textcoords="offset points", ha="center", fontsize=7)
         centre = rows[0]["pro"]
         panel.axhspan(centre - 0.005, centre + 0.005, color="0.9", zorder=0)
-        panel.set(title=data, xlabel="time over ten calls", xlim=(0, 1.25), ylim=(centre - 0.02, centre + 0.02))
+        panel.set(title=data, xlabel="time over ten calls", xlim=(0, 1.25), ylim=(centre - 0.015, centre + 0.015))
     panels[0].set_ylabel("PRO")
     panels[0].legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=150, metadata={"Software": None})
