@@ -268,6 +268,8 @@ def read(folder: str | Path) -> Detector:
         return (*encoder(x0), None)[:2]
 
     class Unet(nn.Module):
+        config = SimpleNamespace(in_channels=manifest["latent"][0], sample_size=manifest["latent"][1])
+
         def forward(self, z_t: Tensor, t: Tensor) -> SimpleNamespace:
             return SimpleNamespace(sample=unet(z_t, t)[0])
 
