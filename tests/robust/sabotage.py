@@ -6,6 +6,7 @@ Writes book/results/robustness_broken.json; what is not run keeps its row.
 """
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,8 @@ def failure(check: str, count: int, name: str, line: str, instead: str) -> str:
         out = Path(scratch) / "record.json"
         subprocess.run([sys.executable, Path(scratch) / "tests/robust/run.py", "--only", check, "--count", str(count), "--out", out],
                        env=os.environ | {"PYTHONPATH": scratch}, stdout=subprocess.DEVNULL)
-        return (json.loads(out.read_text(encoding="utf-8"))[check]["failures"] or [""])[0].replace(scratch, "..")
+        said = (json.loads(out.read_text(encoding="utf-8"))[check]["failures"] or [""])[0].strip().splitlines() or [""]
+        return re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+", "..", said[-1])     # of a traceback the error; no folder of this machine
 
 
 if __name__ == "__main__":
