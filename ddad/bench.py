@@ -1,8 +1,8 @@
 """What detection, training and metrics cost beside the networks themselves: `ddad bench`.
 
-Every figure is a ratio of times measured in turns in one run, a time an image, or a memory. The networks are untrained: a cost does not
-depend on weights. At the scale "laptop" they are those of the preset "clean" with an AutoencoderTiny; at "paper" they have
-the sizes of the preset "paper", with Stable Diffusion's autoencoder.
+Two things are compared by a ratio of times taken in turns, in one run; the rest are seconds, bytes and, for fewer U-Net calls, metrics. There
+the detectors are trained, elsewhere untrained: a cost does not depend on weights. At the scale "laptop" the networks are those of the
+preset "clean" with an AutoencoderTiny; at "paper" they have the sizes of the preset "paper", with Stable Diffusion's autoencoder.
 """
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import metrics, official
-from .anomaly_map import Ranges
-from .calibration import synthetic_defects
-from .detector import Detector, Prediction, pick_device, split
+from .calibration import sweep, synthetic_defects
+from .detector import Detector, pick_device, split
 from .dynamic_noise import mean_distance
 from .embedded import WEIGHTS
-from .evaluation import TestSet, load_held_out, load_test, load_train, summary
+from .evaluation import load_held_out, load_test, load_train, summary
 from .features import empty_features, load_features
 from .inspection import inspect
 from .latent_projection import mixed
@@ -58,6 +57,12 @@ def seconds(*runs: Callable[[], object], repeats: int = 5) -> list[float]:
             wait()
             times.append(time.perf_counter() - started)
     return [statistics.median(times[1:]) for times in taken]
+
+
+def board(pictures: Path) -> Path:
+    """The folder of 80 good pictures of a board, 256 x 256; made, if it is not there."""
+    make(pictures, ("board",), size=256, train=80, test_good=0, test_defect=0)
+    return pictures / "board"
 
 
 def networks(scale: str, **changes) -> tuple[Settings, torch.nn.Module, torch.nn.Module, torch.nn.Module]:
@@ -99,8 +104,8 @@ def bare(detector: Detector, x0: Tensor) -> Callable[[], None]:
 
 
 def detection(pictures: Path, device: str, scale: str) -> dict:
-    """Point 1 and 2: detection over its network calls timed bare, and the official evaluation over detection, in each precision and path."""
-    images = load_train(pictures / "board", preset("clean"))
+    """Detection over its network calls timed bare, and the official evaluation over detection, in each precision and path."""
+    images = load_train(board(pictures), preset("clean"))
     x0, rows = images[:16], {}
     theirs = untrained(scale, images, device, first_call="below", self_neighbour=True)
     paths = {"float32": {}, "bfloat16": {"precision": "bfloat16"}, "fast": FAST, "fast, bfloat16": FAST | {"precision": "bfloat16"}}
@@ -141,10 +146,10 @@ def layouts(pictures: Path, device: str, scale: str) -> dict:
 
 
 def training(pictures: Path, device: str, scale: str) -> dict:
-    """Point 3: images a second of training on latents encoded once, over encoding in every epoch, also with gradients through the encoder."""
+    """Images a second of training on latents encoded once, over encoding in every epoch, also with gradients through the encoder."""
     batch, where = 16 if scale == "laptop" else 2, pick_device(device)
     settings, vae, unet, _ = networks(scale, train_batch=batch, train_length="1 steps")
-    vae, images = vae.to(where).eval(), load_train(pictures / "board", settings)[:batch]
+    vae, images = vae.to(where).eval(), load_train(board(pictures), settings)[:batch]
     scaling = vae.config.scaling_factor
 
     def encode(x0: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -176,47 +181,31 @@ def training(pictures: Path, device: str, scale: str) -> dict:
 
 
 def calls(detector: Detector, data: Path) -> dict:
-    """Point 4: time and metrics of a test set by steps, U-Net calls and precision; and what a choice may rest on, the
+    """Time and metrics of a test set by steps, U-Net calls and precision; and what a choice may rest on, the
     metrics of held-out good images as they are and with synthetic defects. The ranges are made anew on the held-out good images each time.
     """
     settings = detector.settings
     test, train, held_out = (load(data, settings) for load in (load_test, load_train, load_held_out))
     held_out = (split(train, settings)[1] if held_out is None else held_out)[: settings.calibration_images]
     damaged, masks = synthetic_defects(held_out, settings.seed)
-    made = TestSet(torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks]), np.repeat([0, 1], len(held_out)), [], [])
-    paths = [(settings.precision, *path) for path in ((10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5))]      # ddim_steps, call_every
-    paths += [("bfloat16", 10, 1), ("bfloat16", 10, 4)] if settings.precision == "float32" else []
-    rows, observed = [], {}
-    for precision, steps, every in tqdm(paths, f"calls, {data.name}", leave=False):
-        one = detector.under(settings.change(precision=precision, ddim_steps=steps, call_every=every))
-        if precision not in observed:                                  # what does not depend on the path is computed once
-            observed[precision] = _observed(one, made.images), _observed(one, test.images)
-        of_made, of_test = observed[precision]
-        found, _ = _answer(one, *of_made)
-        one.ranges = Ranges.of(found.latent_map[: len(held_out)], found.feature_map[: len(held_out)])
-        held = one.weigh(found)
-        found, spent = _answer(one, *of_test)
-        found = one.weigh(found)
-        rows.append({"precision": precision, "steps": steps, "calls": len(range(0, steps, every)), "seconds": spent / len(test.images),
-                     **summary(found.score, found.map, test), "held_out": summary(held.score, held.map, made)})
+    made, masks = torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks])
+    paths = [{"ddim_steps": steps, "call_every": every} for steps, every in ((10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5))]
+    rows = []
+    for precision, chosen in [(settings.precision, paths)] + [("bfloat16", [paths[0], paths[4]])] * (settings.precision != "bfloat16"):
+        own = detector.under(settings.change(precision=precision))
+        for path, held in zip(tqdm(chosen, f"calls, {data.name}", leave=False), sweep(own, made, masks, chosen, (settings.lam,))):
+            one = own.under(own.settings.change(**path))
+            one.set_ranges(held_out)
+            started = time.perf_counter()
+            found = one.predict(test.images)
+            spent = (time.perf_counter() - started) / len(test.images)
+            rows.append({"precision": precision, "steps": path["ddim_steps"], "calls": len(range(0, path["ddim_steps"], path["call_every"])),
+                         "seconds": spent, **summary(found.score, found.map, test), "held_out": {name: held[name] for name in ("i_auroc", "pro")}})
     return {"images": len(test.images), "held_out": len(held_out), "settings": settings.as_dict(), "rows": rows}
 
 
-def _observed(detector: Detector, images: Tensor) -> tuple[list, float]:
-    """The observed batches of images, and the seconds they took."""
-    started = time.perf_counter()
-    return [detector.observe(x0, 16 * n) for n, x0 in enumerate(images.split(16))], time.perf_counter() - started
-
-
-def _answer(detector: Detector, batches: list, spent: float) -> tuple[Prediction, float]:
-    """What follows the observed batches, map and score not yet made; and the seconds of both."""
-    started, size = time.perf_counter(), detector.settings.image_size
-    parts = [[part.cpu() for part in (*detector.respond(seen, size), seen.d)] for seen in tqdm(batches, leave=False, delay=2)]
-    return Prediction(None, None, *(torch.cat(part) for part in zip(*parts))), spent + time.perf_counter() - started
-
-
 def metric(pictures: Path, device: str, scale: str) -> dict:
-    """Point 5: PRO of 100 maps of 256 x 256, and the neighbours of 1000 images."""
+    """PRO of 100 maps of 256 x 256, and the neighbours of 1000 images."""
     rng = np.random.default_rng(0)
     maps = np.stack([metrics.ndimage.gaussian_filter(rng.normal(size=(256, 256)), 4) for _ in range(100)]).astype(np.float32)
     masks = np.zeros(maps.shape, bool)
@@ -228,9 +217,9 @@ def metric(pictures: Path, device: str, scale: str) -> dict:
     exact, by_thresholds, sort, argsort = seconds(
         lambda: metrics.pro(maps, masks), lambda: official.pro(maps, masks), lambda: np.sort(maps.ravel()), lambda: np.argsort(maps.ravel()),
         repeats=3)
-    detector = untrained(scale, load_train(pictures / "board", preset("clean")), device)
+    detector = untrained(scale, load_train(board(pictures), preset("clean")), device)
     y = torch.randn(1000, detector.dynamic_noise.bank.shape[1], device=detector.device)
-    x0 = load_train(pictures / "board", detector.settings)[:16]
+    x0 = load_train(board(pictures), detector.settings)[:16]
     near, whole = seconds(lambda: [mean_distance(part, y[:200], 20) for part in y.split(16)], lambda: detector.predict(x0), repeats=3)
     return {"pro_seconds": exact, "pro200_over_exact": by_thresholds / exact, "pro_over_sort": exact / sort, "pro_over_argsort": exact / argsort,
             "neighbours": {"images": 1000, "bank": 200, "features": y.shape[1], "seconds": near, "share_of_detection": near / (1000 * whole / 16)}}
@@ -245,14 +234,14 @@ def inspect_alone(model: Path, pictures: Path, out: Path, device: str) -> tuple[
 
 
 def scaling(pictures: Path, device: str, scale: str) -> dict:
-    """Point 6: time an image and peak memory of `ddad detect`, overlays and maps written, by number of images and by their size."""
-    rows, names = [], sorted((pictures / "board" / "train" / "good").iterdir())
+    """Time an image and peak memory of `ddad detect`, overlays and maps written, by number of images and by their size."""
+    rows, names = [], sorted((board(pictures) / "train" / "good").iterdir())
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for size, counts in ((128, (1, 10, 100, 1000)), (256, (16,)), (384, (16,)), (512, (16,))):
             settings, vae, unet, phi = networks("laptop", image_size=size)
             vae.save_pretrained(folder / "vae")
-            good, model = load_train(pictures / "board", settings)[:48], folder / f"detector-{size}"
+            good, model = load_train(board(pictures), settings)[:48], folder / f"detector-{size}"
             detector = Detector.fit(good, settings.change(vae=str(folder / "vae")), held_out=good[:4], device=device, unet=unet, phi=phi)
             detector.save_pretrained(model)
             for count in counts:
@@ -267,13 +256,13 @@ def scaling(pictures: Path, device: str, scale: str) -> dict:
 
 
 def memory(pictures: Path, device: str, scale: str) -> dict:
-    """Point 6: what fits a GPU at the paper's 256 x 256, with Stable Diffusion's autoencoder and the U-Net of either scale."""
+    """What fits a GPU at the paper's 256 x 256, with Stable Diffusion's autoencoder and the U-Net of either scale."""
     small = lambda: build_unet(preset("clean"), 4, 32)
     return {"laptop": reckon(lambda: (networks("paper")[1], small(), networks("paper")[3])), "paper": reckon(lambda: networks("paper")[1:])}
 
 
 def start_up(pictures: Path, device: str, scale: str) -> dict:
-    """Point 7: what `import ddad` adds to importing torch, and `ddad --help`; seconds."""
+    """What `import ddad` adds to importing torch, and `ddad --help`; seconds."""
     python = lambda code: lambda: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     torch_alone, both, page, detector = seconds(
         python("import torch"), python("import torch, ddad"), python("from ddad.cli import parser; parser().format_help()"),
@@ -287,9 +276,8 @@ SECTIONS = dict(detection=detection, layouts=layouts, training=training, metric=
 def bench(out: Path, device: str = "auto", scale: str = "laptop", only: list[str] | None = None, curves: list[tuple[Detector, Path]] = ()) -> dict:
     """Measure and write out/bench.json, section by section as each is done; sections not asked for are kept. Returns its content.
 
-    only: names of SECTIONS, or "calls", the embedded products' curves. curves: trained detectors with the folders of their data: alone unless
-    `only` is given.
-    Raises ValueError for an unknown section or scale.
+    only: names of SECTIONS, or "calls", which is the curves of the embedded products. curves: trained detectors with the folders of their
+    data; without `only` these are measured and nothing else. Raises ValueError for an unknown section or scale.
     """
     names = only or ([] if curves else [*SECTIONS, "calls"])
     if unknown := set(names) - {*SECTIONS, "calls"}:
@@ -300,7 +288,6 @@ def bench(out: Path, device: str = "auto", scale: str = "laptop", only: list[str
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"sections": {}}
     made = {"device": str(where), "gpu": torch.cuda.get_device_name() if where.type == "cuda" else None, "scale": scale,
             "threads": torch.get_num_threads(), "versions": versions()}
-    make(pictures, ("board",), size=256, train=80, test_good=0, test_defect=0)
     title = lambda name: name if scale == "laptop" else f"{name}, {scale}"
     measures = {title(name): partial(SECTIONS[name], pictures, device, scale) for name in names if name != "calls"}
     if "calls" in names:

@@ -14,9 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +31,7 @@ from .manifest import sha256, versions, write_json
 from .noise_predictor import epsilon
 from .products import KINDS, render
 from .settings import preset
+from .writing import whole
 
 MANIFEST, ARRAYS = "detector.json", "detector.bin"
 MAP, SCORE = 1e-2, 0.01                      # what the check allows: of a map in its own units, of a score as a share of it
@@ -124,10 +122,8 @@ def export(detector: Detector, out: str | Path, images: Tensor | None = None) ->
         raise FileExistsError(f"{out} holds something that is no export of ddad; choose another folder")
     images = probes(detector.settings.image_size) if images is None else images
     expected = detector.predict(images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=out.name + ".", suffix=".partial", dir=out.parent))
-    try:
-        aside.chmod(0o755)
+    with whole(out) as aside:
+        aside.mkdir()
         graphs = trace(detector)
         for weights in ("float16", "float32"):
             manifest = write(detector, graphs, aside, weights)
@@ -142,11 +138,6 @@ def export(detector: Detector, out: str | Path, images: Tensor | None = None) ->
             raise ExportError(f"on {len(images)} pictures ONNX Runtime differs from PyTorch by {measured['map']:.2g} in a map (allowed {MAP}) and by "
                               f"{measured['score']:.2%} in a score (allowed {SCORE:.0%}); {measured['same_bin']} have the same bin. Nothing written")
         write_json(aside / MANIFEST, manifest | {"check": measured})
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     return measured | {"bytes": sum(files.values()), "files": files}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,12 +38,9 @@ class SavedModel:
 
 
 def write(folder: Path, settings: Settings, unet: nn.Module, state: dict[str, Tensor], manifest: dict, dtype: torch.dtype) -> None:
-    """Write all files aside, then rename: the older detector stays until the new one is whole. FileExistsError: see `may_hold`."""
+    """All files or none: the older detector stays until the new one is whole. FileExistsError: see `may_hold`; WriteError: see `whole`."""
     may_hold(folder)
-    old = folder.with_name(folder.name + ".old")
     with whole(folder) as aside:
-        if old.exists() and not folder.exists():                       # killed between the two renames below
-            os.replace(old, folder)
         aside.mkdir()
         channels, size = unet.config.in_channels, unet.config.sample_size
         copy_of = build_unet(settings, channels, size)
@@ -55,10 +51,6 @@ def write(folder: Path, settings: Settings, unet: nn.Module, state: dict[str, Te
                     "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read(folder: Path) -> SavedModel:

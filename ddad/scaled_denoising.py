@@ -10,7 +10,8 @@
 
 In zbar = z / sqrt(abar) and sigma = sqrt(1 - abar) / sqrt(abar), a step without guidance is zbar_prev = zbar_t + (sigma_prev - sigma_t) e: e is
 the slope of the path, and changes slowly along it. With `call_every` = n the network is called at every n-th step only; in between e
-follows the line, in sigma, through its last two calls. All steps are taken, guidance included, so that few calls end almost where all do.
+is held until there are two calls, then follows the line, in sigma, through the last two. All steps are taken, guidance included; how near few calls
+end to where all do is measured in book/speed.md.
 
 At the start target_t - z_t = sqrt(1 - abar) e, so e_hat = e (1 - w (1 - abar)): guidance takes away a share of the noise found.
 
@@ -70,7 +71,8 @@ def scaled_denoising(
             calls = [*calls[-1:], (sigma_t, e)]
         elif len(calls) == 2:
             (sigma_0, e_0), (sigma_1, e_1) = calls
-            e = e_1 + (sigma_t - sigma_1) / (sigma_1 - sigma_0).clamp(max=-1e-4) * (e_1 - e_0)     # steps may coincide: no slope then
+            along = torch.where(sigma_1 < sigma_0, (sigma_t - sigma_1) / (sigma_1 - sigma_0), 0)   # two calls at one step have no slope
+            e = e_1 + along * (e_1 - e_0)
         target_t = abar_t.sqrt() * z0 + (1 - abar_t).sqrt() * e
         e_hat = e - w * (1 - abar_t).sqrt() * (target_t - z_t)
         z0_hat = (z_t - (1 - abar_t).sqrt() * (e_hat if settings.z0_from == "e_hat" else e)) / abar_t.sqrt()

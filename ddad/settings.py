@@ -68,7 +68,7 @@ class Settings:
     # scaled denoising
     noise: bool = False                         # True: noise is added at the start; False: the latent is only scaled
     ddim_steps: int = 10
-    call_every: int = 1                         # the U-Net is called at every n-th of these steps; in between e is extrapolated
+    call_every: int = 1                         # the U-Net is called at every n-th of these steps; in between e is held or extrapolated
     first_call: str = "latent"                  # (5) the first U-Net call is at the "latent"'s step or one stride "below"
     static_first_step: str = "same"             # (6) "zeroed": static runs and fine-tuning drop e_hat in their first update
     z0_from: str = "e_hat"                      # (7) z0_hat from the guided "e_hat", or from the bare "e"

@@ -30,30 +30,42 @@ def writing_to(folder: Path):
         raise
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise WriteError(f"{folder} cannot be written to ({reason}): make room or choose another folder; what was made before is kept") from error
+        raise WriteError(f"{folder} cannot be written to ({reason}): make room, see to your rights there, or choose another folder; "
+                         "what was made before is kept") from error
 
 
 @contextmanager
 def whole(path: Path):
     """A new path beside `path`, for a file or a folder to be written at; it is renamed to `path` at the end, or removed after an error.
 
-    A reader sees the old file or the new one, never half of it. What a killed process leaves is hidden, and nothing reads it.
+    A reader sees the old one or the new one, never half of it. A folder cannot be renamed over another: the old one first becomes
+    NAME.old, and is put back by the next writer if the process was killed just then. What else a killed process leaves is
+    hidden, and nothing reads it.
     """
-    aside = path.with_name(f".{path.name}.{token_hex(4)}.partial")
+    aside, old = path.with_name(f".{path.name}.{token_hex(4)}.partial"), path.with_name(path.name + ".old")
     try:
         with writing_to(path.parent):
+            if old.is_dir() and not path.exists():
+                os.replace(old, path)
             yield aside
+            if path.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
             os.replace(aside, path)
+            if path.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         _remove(aside)
+        if old.is_dir() and not path.exists():
+            os.replace(old, path)
         raise
 
 
 @contextmanager
-def sole_writer(lock: Path, *targets: Path):
+def sole_writer(lock: Path, target: Path, *others: Path):
     """Holds the file `lock`; WriteError while another process does. The system lets go of it when its holder dies.
 
-    What killed processes left beside `targets`, written aside and never renamed, is removed.
+    What killed processes left beside `target` and `others`, written aside and never renamed, is removed.
     """
     with writing_to(lock.parent):
         file = open(lock, "a")
@@ -64,12 +76,12 @@ def sole_writer(lock: Path, *targets: Path):
             if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 raise BlockingIOError                                  # its holder removed the file between our opening and locking it
         except (BlockingIOError, FileNotFoundError):
-            raise WriteError(f"another process writes to {targets[0]}: wait for it to end, or choose another folder") from None
+            raise WriteError(f"another process writes to {target}: wait for it to end, or choose another folder") from None
         except OSError:
             pass                                                       # a file system without locks
         try:
-            for target in targets:
-                for left in target.parent.glob(f".{escape(target.name)}.{'[0-9a-f]' * 8}.partial"):
+            for path in (target, *others):
+                for left in path.parent.glob(f".{escape(path.name)}.{'[0-9a-f]' * 8}.partial"):
                     _remove(left)
             yield
         finally:

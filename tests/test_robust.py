@@ -1,6 +1,7 @@
 """Short versions of the long checks in tests/robust, and what they rest on: whole files, one writer, kept latents."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -77,6 +78,35 @@ def test_one_writer_at_a_time_and_leftovers_are_swept(tmp_path):
     lock.write_text("")                                                # of a process that was killed: the system has let go of it
     with sole_writer(lock, out):
         pass
+
+
+def test_a_folder_is_replaced_as_a_whole_and_put_back_after_a_failure_or_a_kill(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+
+    def written(text):
+        with whole(folder) as aside:
+            aside.mkdir()
+            (aside / "file").write_text(text)
+
+    written("first"), written("second")
+    assert (folder / "file").read_text() == "second" and [path.name for path in tmp_path.iterdir()] == ["model"]
+    real, renames = os.replace, []
+
+    def fails_at_the_second(source, target):
+        renames.append(target)
+        if len(renames) == 2:
+            raise OSError("no")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fails_at_the_second)
+    with pytest.raises(WriteError):
+        written("third")
+    monkeypatch.undo()
+    assert (folder / "file").read_text() == "second" and [path.name for path in tmp_path.iterdir()] == ["model"]
+    folder.rename(tmp_path / "model.old")                              # as a process leaves it that is killed between the two renames
+    with pytest.raises(ValueError), whole(folder):
+        raise ValueError
+    assert (folder / "file").read_text() == "second"
 
 
 def test_nothing_is_written_past_the_one_place_that_renames():

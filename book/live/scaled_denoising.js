@@ -28,7 +28,7 @@ export async function scaledDenoising(epsTheta, z0, T_hat, abar, settings, {eps 
       e = await epsTheta(z_t, t);
       calls = [...calls.slice(-1), {sigma, e}];
     } else if (calls.length === 2) {                                    // between calls: the line, in sigma, through the last two
-      const [first, second] = calls, along = (sigma - second.sigma) / Math.min(second.sigma - first.sigma, -1e-4);
+      const [first, second] = calls, along = second.sigma < first.sigma ? (sigma - second.sigma) / (second.sigma - first.sigma) : 0;
       e = second.e.map((e_n, n) => e_n + along * (e_n - first.e[n]));
     }
     const e_hat = e.map((e_n, n) => e_n - w * noise * (signal * z0[n] + noise * e_n - z_t[n]));      // target_t - z_t, in brackets
