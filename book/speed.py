@@ -52,12 +52,12 @@ def speed_calls() -> str:
     for data, paths in _curves().items():
         ten = paths[0]
         for r in paths:
-            path = f"{r['calls']} calls in {r['steps']} steps" + (", bfloat16" if r["precision"] == "bfloat16" else "")
-            shown = [f"{r[m]:.4f} ({r[m] - ten[m]:+.4f})" for m in ("i_auroc", "pro")]
-            held_out = [f"{r['held_out'][m] - ten['held_out'][m]:+.4f}" for m in ("i_auroc", "pro")]
             time = f"{r['seconds'] / ten['seconds']:.2f}" if data in PRODUCTS else ""         # the real sets' curves ran beside other work
-            rows.append([data, path, time, *held_out, *shown])
-    return table(["data", "path", "time over ten", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO"], rows)
+            held_out = [f"{r['held_out'][m] - ten['held_out'][m]:+.4f}" for m in ("i_auroc", "pro")]
+            test = [text for m in ("i_auroc", "pro") for text in (f"{r[m]:.4f}", f"{r[m] - ten[m]:+.4f}")]
+            bits, name = r["precision"][-2:], data.removeprefix("loco_").replace("_", " ")
+            rows.append([name, r["calls"], r["steps"], bits, time, *held_out, *test])
+    return table(["data", "calls", "steps", "bits", "time", "held-out: I-AUROC", "PRO", "test: I-AUROC", "", "PRO", ""], rows)
 
 
 def speed_metric() -> str:

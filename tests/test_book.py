@@ -59,3 +59,8 @@ def test_filling_a_table_leaves_the_prose_alone(monkeypatch):
     filled = make_results.filled(page)
     assert [filled.count(word) for word in ("before", "between", "after", "old", "<!-- end -->")] == [1, 1, 1, 0, 2]
     assert make_results.filled(filled) == filled
+
+
+@pytest.mark.parametrize("path", sorted([*(ROOT / "book").glob("*.md"), *(ROOT / "book/results").rglob("*.json")]), ids=lambda path: path.name)
+def test_pages_and_records_name_no_path_of_a_machine(path):
+    assert not re.search(r"(/tmp/|/home/|/root/|/Users/|site-packages|[A-Z]:\\\\Users)", path.read_text(encoding="utf-8"))
