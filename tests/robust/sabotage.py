@@ -29,7 +29,8 @@ SABOTAGES = [
     ("read-only", 1, "ddad/writing.py", "except (OSError, SafetensorError) as error:", "except KeyError as error:"),
     ("same-bytes", 1, "ddad/detector.py", "torch.manual_seed(settings.seed) ", "torch.seed() "),
     ("same-scores", 2, "ddad/latent_projection.py", "module.register_forward_pre_hook(_contiguous)", "pass"),
-    ("same-figures", 1, "ddad/products.py", "number = np.random.SeedSequence([seed, ", "number = np.random.SeedSequence([seed, os.getpid(), "),
+    ("same-figures", 1, "ddad/products.py", "number = np.random.SeedSequence([seed, ",
+     "number = np.random.SeedSequence([seed, __import__('os').getpid(), "),
     ("finite", 1, "ddad/anomaly_map.py", "max(high - low, 1e-8)", "(0 * (high - low))"),
     ("held-out-unlike", 20, "ddad/dynamic_noise.py", "ks_2samp(d, own)", "ks_2samp(d, d)"),
     ("many-pictures", 100, "ddad/inspection.py", "except DataError as error:", "except KeyError as error:"),
@@ -44,6 +45,8 @@ def failure(check: str, count: int, name: str, line: str, instead: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         for part in ("ddad", "book", "tests", "notebooks"):
             shutil.copytree(ROOT / part, Path(scratch) / part, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+        for part in ("requirements.lock", "_config.yml", "pyproject.toml"):
+            shutil.copy(ROOT / part, scratch)
         path = Path(scratch) / name
         source = path.read_text(encoding="utf-8")
         if source.count(line) != 1:
