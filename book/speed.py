@@ -26,10 +26,11 @@ def speed_detection() -> str:
 
 def speed_layouts() -> str:
     found = section("layouts")
-    spent = found["compiling"]
-    rows = [[name, f"{ratio:.2f}"] for name, ratio in found["time_over_float32"].items()]
-    note = f"Compiling took {spent:.0f} s." if isinstance(spent, float) else f"Compiling: {spent}."
-    return table(["U-Net, batch of 16", "time over float32"], rows) + "\n\n" + note
+    networks = found["time_over_float32"]
+    rows = [[name, *(f"{one[name]:.2f}" if name in one else "" for one in networks.values())] for name in next(iter(networks.values()))]
+    spent = {name: f"{one:.0f} s" if isinstance(one, float) else one for name, one in found["compiling"].items()}
+    compiling = ", ".join(f"{text} ({name})" for name, text in spent.items())
+    return table(["16 pictures, time over float32", *networks], rows) + f"\n\nCompiling took {compiling}."
 
 
 def speed_training() -> str:

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from .embedded import WEIGHTS
 from .evaluation import load_held_out, load_test, load_train, summary
 from .features import empty_features, load_features
 from .inspection import inspect
-from .latent_projection import mixed
+from .latent_projection import AT_ONCE, mixed
 from .manifest import peak_memory, versions, write_json
 from .memory import reckon
 from .noise_predictor import build_unet
@@ -88,18 +89,21 @@ def untrained(scale: str, images: Tensor, device: str, **changes) -> Detector:
 
 def bare(detector: Detector, x0: Tensor) -> Callable[[], None]:
     """The network calls of one batch's detection and nothing else: encode, the U-Net's calls, decode, features of both."""
-    precision, x0 = detector.settings.precision, x0.to(detector.device).contiguous(memory_format=torch.channels_last)
-    z0 = detector.projection.encode(x0).contiguous(memory_format=torch.channels_last)
+    precision, x0, projection = detector.settings.precision, x0.to(detector.device).contiguous(memory_format=torch.channels_last), detector.projection
+    z0 = projection.encode(x0).contiguous(memory_format=torch.channels_last)
     t = torch.full((len(x0),), 40, device=detector.device)
 
     @torch.no_grad()
     def run() -> None:
         with mixed(detector.device, precision):
-            detector.projection.vae.encode(x0)
+            for part in projection.parts(x0):
+                projection.vae.encode(part)
             for _ in range(0, detector.settings.ddim_steps, detector.settings.call_every):
                 detector.unet(z0, t)
-            detector.projection.vae.decode(z0)
-        detector.phi(x0), detector.phi(x0)
+            for part in projection.parts(z0):
+                projection.vae.decode(part)
+            detector.phi(x0)
+        detector.phi(x0)                                               # of the input, in float32 always
     return run
 
 
@@ -108,6 +112,8 @@ def detection(pictures: Path, device: str, scale: str) -> dict:
     images = load_train(board(pictures), preset("clean"))
     x0, rows = images[:16], {}
     theirs = untrained(scale, images, device, first_call="below", self_neighbour=True)
+    for network in (theirs.projection.vae, theirs.unet, theirs.phi):
+        network.to(memory_format=torch.contiguous_format)              # as the official code has them
     paths = {"float32": {}, "bfloat16": {"precision": "bfloat16"}, "fast": FAST, "fast, bfloat16": FAST | {"precision": "bfloat16"}}
     for name, changes in paths.items():
         ours = untrained(scale, images, device, **changes)
@@ -117,32 +123,38 @@ def detection(pictures: Path, device: str, scale: str) -> dict:
 
 
 def layouts(pictures: Path, device: str, scale: str) -> dict:
-    """What the U-Net alone costs in each precision and memory layout, compiled or not; over float32, contiguous, as it comes."""
-    settings, _, unet, _ = networks(scale)
-    unet, z = unet.to(pick_device(device)).eval(), torch.randn(16, 4, 32, 32, device=pick_device(device))
-    t = torch.full((16,), 40, device=z.device)
+    """What each network alone costs for 16 pictures by precision, memory layout and pictures at once, compiled or not; each over float32,
+    contiguous, all at once, as it comes. The autoencoder encodes and decodes.
+    """
+    settings, vae, unet, phi = networks(scale)
+    where, plain, last = pick_device(device), torch.contiguous_format, torch.channels_last
+    x0, z = torch.rand(16, 3, 256, 256, device=where) * 2 - 1, torch.randn(16, 4, 32, 32, device=where)
+    t = torch.full((16,), 40, device=where)
+    given = {"autoencoder": (vae, x0, ()), "U-Net": (unet, z, (t,)), "features": (phi, x0, ())}
+    variants = {"float32": ("float32", plain, 16), "float32, channels last": ("float32", last, 16), "bfloat16": ("bfloat16", plain, 16),
+                "bfloat16, channels last": ("bfloat16", last, 16), f"the same, {AT_ONCE} at once": ("bfloat16", last, AT_ONCE)}
+    rows, compiling = {}, {}
+    for name, (network, x, rest) in given.items():
+        def call(net, precision: str, layout, at_once: int, x=x, rest=rest) -> Callable[[], None]:
+            net = net.to(where, memory_format=layout).eval()
 
-    def call(net, precision: str, layout) -> Callable[[], None]:
-        net = net.to(memory_format=layout)
+            @torch.no_grad()
+            def run() -> None:
+                with mixed(where, precision):
+                    for part in x.contiguous(memory_format=layout).split(at_once):
+                        net(part, *(one[: len(part)] for one in rest))
+            return run
 
-        def run() -> None:
-            with torch.no_grad(), mixed(z.device, precision):
-                net(z.contiguous(memory_format=layout), t)
-        return run
-
-    plain, last = torch.contiguous_format, torch.channels_last
-    copies = {key: build_unet(settings, 4, 32).to(z.device).eval() for key in ("plain", "last")}
-    runs = {"float32": call(copies["plain"], "float32", plain), "float32, channels last": call(copies["last"], "float32", last),
-            "bfloat16": call(copies["plain"], "bfloat16", plain), "bfloat16, channels last": call(copies["last"], "bfloat16", last)}
-    try:
-        compiled = torch.compile(copies["last"])
-        started = time.perf_counter()
-        (run := call(compiled, "bfloat16", last))()
-        runs["bfloat16, channels last, compiled"], spent = run, time.perf_counter() - started
-    except Exception as error:                                         # no compiler on this machine is a result as well
-        spent = f"{type(error).__name__}: not compiled here"
-    taken = seconds(*runs.values(), repeats=3)
-    return {"time_over_float32": {name: one / taken[0] for name, one in zip(runs, taken)}, "compiling": spent}
+        runs = {title: call(deepcopy(network), *variant) for title, variant in variants.items()}
+        try:
+            started = time.perf_counter()
+            (run := call(torch.compile(deepcopy(network)), "bfloat16", last, AT_ONCE))()
+            runs["the same, compiled"], compiling[name] = run, time.perf_counter() - started
+        except Exception as error:                                     # no compiler on this machine is a result as well
+            compiling[name] = f"{type(error).__name__}: not compiled here"
+        taken = seconds(*runs.values(), repeats=3)
+        rows[name] = {title: one / taken[0] for title, one in zip(runs, taken)}
+    return {"time_over_float32": rows, "compiling": compiling}
 
 
 def training(pictures: Path, device: str, scale: str) -> dict:
@@ -191,7 +203,7 @@ def calls(detector: Detector, data: Path) -> dict:
     made, masks = torch.cat([held_out, damaged]), np.concatenate([np.zeros_like(masks), masks])
     paths = [{"ddim_steps": steps, "call_every": every} for steps, every in ((10, 1), (5, 1), (3, 1), (10, 2), (10, 4), (10, 5))]
     rows = []
-    for precision, chosen in [(settings.precision, paths)] + [("bfloat16", [paths[0], paths[4]])] * (settings.precision != "bfloat16"):
+    for precision, chosen in [(settings.precision, paths)] + [("bfloat16", [paths[0], paths[3]])] * (settings.precision != "bfloat16"):
         own = detector.under(settings.change(precision=precision))
         for path, held in zip(tqdm(chosen, f"calls, {data.name}", leave=False), sweep(own, made, masks, chosen, (settings.lam,))):
             one = own.under(own.settings.change(**path))

@@ -16,7 +16,7 @@ from .calibration import choose, enough
 from .dynamic_noise import DynamicNoise, feature
 from .features import load_features
 from .fine_tuning import fine_tune
-from .latent_projection import LatentProjection, draw, load_vae
+from .latent_projection import LatentProjection, draw, load_vae, mixed
 from .manifest import ModelError, peak_memory
 from .noise_predictor import alpha_bar, build_unet, epsilon
 from .saved_model import read, write
@@ -47,7 +47,7 @@ class Prediction:
     map: Tensor              # (N, H, H) float32, A
     latent_map: Tensor       # (N, H, H) float32, before normalisation
     feature_map: Tensor      # (N, H, H) float32, before normalisation
-    reconstruction: Tensor   # (N, 3, H, H) float32 in [-1, 1], x0_hat
+    reconstruction: Tensor   # (N, 3, H, H) float32, in [-1, 1] where clamped, x0_hat
     T_hat: Tensor            # (N,) int64, the chosen step
     bin: Tensor              # (N,) int64 in 1 .. |B|
     distance: Tensor         # (N,) float32, d
@@ -68,7 +68,7 @@ class Detector:
 
     def __init__(self, settings: Settings, projection: LatentProjection, unet, phi, device: torch.device):
         self.settings, self.projection, self.device = settings, projection, device
-        self.unet, self.phi = unet.to(device, memory_format=torch.channels_last).eval(), phi.to(device)
+        self.unet, self.phi = (network.to(device, memory_format=torch.channels_last) for network in (unet.eval(), phi))
         self.abar = alpha_bar(settings, device)
         self.dynamic_noise: DynamicNoise | None = None
         self.ranges: maps.Ranges | None = None
@@ -147,7 +147,11 @@ class Detector:
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
         with torch.no_grad():
-            return torch.cat([self._feature(self.phi(x0.to(self.device))) for x0 in images.split(32)])
+            return torch.cat([self._feature(self._phi(x0.to(self.device))) for x0 in images.split(32)])
+
+    def _phi(self, x0: Tensor, precision: str = "float32") -> list[Tensor]:
+        with mixed(self.device, precision):
+            return [stage.float() for stage in self.phi(x0.contiguous(memory_format=torch.channels_last))]
 
     def _feature(self, phi_x0: list[Tensor]) -> Tensor:
         return feature(phi_x0[self.settings.neighbour_stage - 1], self.settings.neighbour_pool)
@@ -164,7 +168,7 @@ class Detector:
             z0 = draw(mean[rows], None if std is None else std[rows], self.settings.posterior, draws).to(self.device)
             eps = torch.randn(z0.shape, generator=draws).to(self.device) if self.settings.noise else None
             # static: the official code fine-tunes with its static sampler (row 6)
-            return self.projection.decode(self.denoise(z0, T_hat, start.to(self.device), static=True, eps=eps))
+            return self.projection.decode(self.denoise(z0, T_hat, start.to(self.device), static=True, eps=eps), self.settings.clamp)
         return reconstruct
 
     def under(self, settings: Settings) -> Detector:
@@ -203,7 +207,7 @@ class Detector:
             z0.append(draw(mean[n], None if std is None else std[n], self.settings.posterior, draws))
             if self.settings.noise:
                 eps.append(torch.randn(mean[n].shape, generator=draws).to(self.device))
-        phi_x0 = self.phi(x0)
+        phi_x0 = self._phi(x0)                                         # in float32: its distance chooses the step
         y, bank, network = self._feature(phi_x0), self.dynamic_noise.bank, self.unet.config
         for what, has, needs in (("autoencoder's latents", mean.shape[1:], (network.in_channels, *[network.sample_size] * 2)),
                                  ("features", y.shape[1:], bank.shape[1:])):
@@ -218,9 +222,9 @@ class Detector:
         b = self.dynamic_noise.bin(seen.d)
         T_hat = self.dynamic_noise.step(b)
         z0_hat = self.denoise(seen.z0, T_hat, static=not self.settings.dynamic, eps=seen.eps)
-        x0_hat = self.projection.decode(z0_hat)
+        x0_hat = self.projection.decode(z0_hat, self.settings.clamp)
         A_l = maps.latent_map(seen.z0, z0_hat, size, self.settings)
-        A_f = maps.feature_map(seen.phi_x0, self.phi(x0_hat), size, self.settings)
+        A_f = maps.feature_map(seen.phi_x0, self._phi(x0_hat, self.settings.precision), size, self.settings)
         return A_l, A_f, x0_hat, T_hat, b
 
     def predict(self, images: Tensor, batch: int = 16) -> Prediction:

@@ -57,12 +57,12 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """z0 -> x0."""
 
-    def __init__(self, projection: LatentProjection):
+    def __init__(self, projection: LatentProjection, clamp: bool):
         super().__init__()
-        self.projection, self.vae = projection, projection.vae
+        self.projection, self.vae, self.clamp = projection, projection.vae, clamp
 
     def forward(self, z0: Tensor) -> Tensor:
-        return self.projection.decode(z0)
+        return self.projection.decode(z0, self.clamp)
 
 
 class NoisePredictor(nn.Module):
@@ -174,7 +174,7 @@ def trace(detector: Detector) -> dict:
     means = ["z0", "std"] if settings.posterior == "sample" and std is not None else ["z0"]
     parts = {
         "encoder": (Encoder(projection, len(means) > 1), (x0,), ["x0"], means),
-        "decoder": (Decoder(projection), (z0,), ["z0"], ["x0"]),
+        "decoder": (Decoder(projection, settings.clamp), (z0,), ["z0"], ["x0"]),
         "unet": (NoisePredictor(detector.unet), (z0, torch.ones(1)), ["z_t", "t"], ["e"]),
         "features": (Stages(detector.phi, stages), (x0,), ["x0"], [f"phi_{j}" for j in stages])}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)            # it warns of torchvision, which is not used
@@ -265,11 +265,11 @@ def read(folder: str | Path) -> Detector:
             return SimpleNamespace(sample=unet(z_t, t)[0])
 
     class Phi(nn.Module):
-        def forward(self, x0: Tensor) -> list[Tensor | None]:
+        def forward(self, x0: Tensor) -> list[Tensor]:
             found = dict(zip(manifest["stages"], features(x0)))
-            return [found.get(j) for j in range(1, max(found) + 1)]
+            return [found.get(j, x0.new_empty(0)) for j in range(1, max(found) + 1)]
 
-    projection = SimpleNamespace(posterior=posterior, decode=lambda z0: decoder(z0)[0])
+    projection = SimpleNamespace(posterior=posterior, decode=lambda z0, clamp: decoder(z0)[0])       # the graph clamps
     detector = Detector(settings, projection, Unet(), Phi(), torch.device("cpu"))
     detector.abar, detector.dynamic_noise = of["alpha_bar"], DynamicNoise(of["bank"], of["distances"], settings)
     detector.dynamic_noise.edges, detector.threshold = of["edges"], manifest["threshold"]

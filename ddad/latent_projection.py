@@ -21,6 +21,7 @@ from .writing import whole
 
 EMBEDDED = Path(__file__).parent / "weights" / "vae"
 KEPT = 256                      # images whose latents are kept in one file
+AT_ONCE = 2                     # images that the autoencoder takes at once on a CPU, whose cache holds no more at full resolution
 
 
 class BackboneError(RuntimeError):
@@ -58,21 +59,26 @@ class LatentProjection:
     def posterior(self, x0: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation of z0 given x0 (B, 3, H, W) in [-1, 1]: two (B, C, H/8, W/8) float32; None for a VAE without variance."""
         with mixed(self.device, self.precision):
-            out = self.vae.encode(x0.to(self.device).contiguous(memory_format=torch.channels_last))
-        if hasattr(out, "latent_dist"):
-            return out.latent_dist.mean.float() * self.s, out.latent_dist.std.float() * self.s
-        return getattr(out, "latents", out).float() * self.s, None
+            outs = [self.vae.encode(part) for part in self.parts(x0.to(self.device))]
+        if hasattr(outs[0], "latent_dist"):
+            return tuple(torch.cat([getattr(out.latent_dist, name).float() for out in outs]) * self.s for name in ("mean", "std"))
+        return torch.cat([getattr(out, "latents", out).float() for out in outs]) * self.s, None
 
     def encode(self, x0: Tensor, posterior: str = "mode", generator: torch.Generator | None = None) -> Tensor:
         """z0 (B, C, H/8, W/8) float32: the posterior's "mode", or a "sample" drawn with the CPU `generator`."""
         return draw(*self.posterior(x0), posterior, generator)
 
     @torch.no_grad()
-    def decode(self, z0: Tensor) -> Tensor:
-        """x0_hat = D(z0 / s), (B, 3, H, W) float32, clamped to [-1, 1]."""
+    def decode(self, z0: Tensor, clamp: bool = True) -> Tensor:
+        """x0_hat = D(z0 / s), (B, 3, H, W) float32, clamped to [-1, 1] unless told otherwise."""
         with mixed(self.device, self.precision):
-            out = self.vae.decode((z0 / self.s).contiguous(memory_format=torch.channels_last))
-        return getattr(out, "sample", out).float().clamp(-1, 1)
+            outs = [self.vae.decode(part) for part in self.parts(z0 / self.s)]
+        x0_hat = torch.cat([getattr(out, "sample", out).float() for out in outs])
+        return x0_hat.clamp(-1, 1) if clamp else x0_hat
+
+    def parts(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """A batch as the autoencoder takes it: channels last, on a CPU AT_ONCE images at a time."""
+        return batch.contiguous(memory_format=torch.channels_last).split(AT_ONCE if self.device.type == "cpu" else max(1, len(batch)))
 
     def encode_all(self, images: Tensor, batch: int = 16, keep: Path | None = None) -> tuple[Tensor, Tensor | None]:
         """Mean and deviation (N, C, H/8, W/8) of many images, on the CPU: training encodes each of them once.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,8 @@ def peak_memory(device) -> int:
     if device.type == "cuda":
         import torch
         return torch.cuda.max_memory_allocated(device)
+    if (status := Path("/proc/self/status")).exists() and (held := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(held[1]) * 1024                                     # getrusage's figure starts at what the parent process held
     try:
         import resource
     except ImportError:                                                # Windows

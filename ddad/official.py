@@ -69,7 +69,7 @@ def evaluate(detector: Detector, images: Tensor, batch: int = 16) -> tuple[Tenso
         z0 = (out.latent_dist.sample() if hasattr(out, "latent_dist") else getattr(out, "latents", out)) * detector.projection.s
         z0_hat = sample(detector.unet, z0, T_hat, detector.abar, s.guidance)
         x0_hat = vae.decode(1 / detector.projection.s * z0_hat)
-        x0_hat = getattr(x0_hat, "sample", x0_hat).clamp(-1, 1)         # the one change: as ours are, so that both give the same maps
+        x0_hat = getattr(x0_hat, "sample", x0_hat)
         latent.append(latent_distance(z0, z0_hat, size))
         cosine.append(feature_distance(detector.phi, x0.to(device), x0_hat, size, s.map_stages))
         for again in (latent_distance(z0, z0_hat, size), feature_distance(detector.phi, x0.to(device), x0_hat, size, s.map_stages)):

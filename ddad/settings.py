@@ -28,7 +28,7 @@ class Settings:
     seed: int = 0                               # (21) every random draw starts from it
     image_size: int = 256                       # H = W of x0, in pixels
     calibration_images: int = 32                # held-out images that a calibration uses, as they are and damaged
-    precision: str = "float32"                  # or "bfloat16": autoencoder and U-Net outside training, two to three times faster
+    precision: str = "float32"                  # or "bfloat16": the networks outside training, but for the features of x0; two to three times faster
     train_precision: str = "float32"            # or "bfloat16": the U-Net's training; weights and optimiser stay float32
     held_out: float = 0.2                       # share of train/good kept for ranges, threshold, calibration, unless validation/good exists
 
@@ -73,6 +73,7 @@ class Settings:
     static_first_step: str = "same"             # (6) "zeroed": static runs and fine-tuning drop e_hat in their first update
     z0_from: str = "e_hat"                      # (7) z0_hat from the guided "e_hat", or from the bare "e"
     guidance: float = 4.0                       # (16) w
+    clamp: bool = True                          # (–) x0_hat is clamped to [-1, 1], or left as the decoder has it
 
     # features and fine-tuning
     features: str = "efficientnet-lite0"        # or a Hugging Face ResNet id or folder, such as microsoft/resnet-34
@@ -90,7 +91,7 @@ class Settings:
     map_range: str = "held-out"                 # (14) maps scaled to [0, 1] by their range on "held-out" good or all "test" images
     lam: float = 0.85                           # (15) lambda, the latent map's share
     sigma: float = 4.0                          # of the Gaussian, in pixels of an image of 256
-    align_corners: bool = False                 # how maps are upsampled (an unlisted difference of the official code)
+    align_corners: bool = False                 # how maps are upsampled (–, a difference without a number)
     threshold: str = "quantile"                 # (20) "quantile" of held-out good scores, or "youden" on the test labels
     quantile: float = 0.95
     pro: str = "exact"                          # (18) or "200-thresholds"
@@ -184,9 +185,9 @@ _AS_PUBLISHED = dict(
     unet_channels=(192, 384, 384, 768, 768), unet_layers=2, unet_attention_from=0, unet_heads=8, train_batch=30,
     train_length="300 epochs", learning_rate=1e-4, learning_rate_schedule="constant", ema=0.0, features="microsoft/resnet-34",
     held_out=0.0, map_range="test", threshold="youden", self_neighbour=True, tune_level="batch", tune_gradient="both",
-    tune_batch_norm="training", tune_batch=30, seed=42,
+    tune_batch_norm="training", tune_batch=30, seed=42, clamp=False,
 )
-FAST = dict(call_every=4)
+FAST = dict(call_every=2)
 PRESETS: dict[str, Settings] = {
     "clean": Settings(),
     "fast": Settings(preset="fast", **FAST),

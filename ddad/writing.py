@@ -36,29 +36,32 @@ def writing_to(folder: Path):
 
 @contextmanager
 def whole(path: Path):
-    """A new path beside `path`, for a file or a folder to be written at; it is renamed to `path` at the end, or removed after an error.
+    """A new path, in a hidden folder beside `path`, for a file or a folder to be written at; it is renamed to `path` at the end, or removed
+    after an error.
 
     A reader sees the old one or the new one, never half of it. A folder cannot be renamed over another: the old one first becomes
-    NAME.old, and is put back by the next writer if the process was killed just then. What else a killed process leaves is
-    hidden, and nothing reads it.
+    NAME.old, and is put back by the next writer if the process was killed just then. What else a killed process leaves lies in the
+    hidden folder, a library's own half-written files included, and nothing reads it.
     """
     aside, old = path.with_name(f".{path.name}.{token_hex(4)}.partial"), path.with_name(path.name + ".old")
     try:
         with writing_to(path.parent):
             if old.is_dir() and not path.exists():
                 os.replace(old, path)
-            yield aside
+            aside.mkdir()
+            yield aside / "new"                                        # no suffix: nobody's search for pictures finds half of one
             if path.is_dir():
                 shutil.rmtree(old, ignore_errors=True)
                 os.replace(path, old)
-            os.replace(aside, path)
+            os.replace(aside / "new", path)
             if path.is_dir():
                 shutil.rmtree(old, ignore_errors=True)
     except BaseException:
-        _remove(aside)
         if old.is_dir() and not path.exists():
             os.replace(old, path)
         raise
+    finally:
+        _remove(aside)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def official_evaluation(unet, vae, phi, train_images, test_images, masks, labels
         posterior = vae.encode(x0[None]).latent_dist
         z0 = (posterior.mean + posterior.std * eps) * scale
         z0_hat = sample(unet, z0, T, s, static=not s.dynamic)
-        x0_hat = vae.decode(z0_hat / scale).sample.clamp(-1, 1)
+        x0_hat = vae.decode(z0_hat / scale).sample
         A_l.append(enlarged((z0 - z0_hat)[0].abs().mean(0).numpy().astype(np.float64), size))
         target, repainted = phi(x0[None]), phi(x0_hat)
         A_f.append(sum(enlarged(cosine_distance(target[j - 1][0], repainted[j - 1][0]), size) for j in s.map_stages))

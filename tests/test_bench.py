@@ -1,6 +1,8 @@
 """The benchmark measures what it says: the transcription gives the official answer, memory is counted, sections are kept; and `adapt`."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -44,7 +46,7 @@ def test_the_transcription_gives_the_official_maps_scores_and_pro():
     torch.testing.assert_close(scores, found.score, rtol=0, atol=1e-4)
     masks = np.zeros(A.shape)
     masks[4:, 20:40, 20:40] = 1
-    assert official.pro(A.numpy(), masks) == pytest.approx(metrics.pro_200(A.numpy(), masks), abs=1e-6)
+    assert official.pro(A.numpy(), masks) == pytest.approx(metrics.pro_200(A.numpy(), masks), abs=1e-4)
 
 
 def test_the_bare_calls_are_those_of_a_detection(fitted):
@@ -116,7 +118,7 @@ def test_calls_reports_each_path(product, tmp_path):
 
 def test_adapt_keeps_the_networks_and_makes_the_rest_anew(fitted):
     fast = fitted.adapt(good_images(24), fitted.settings.change(**FAST))
-    assert fast.unet is fitted.unet and fast.settings.call_every == 4 and fitted.settings.call_every == 1
+    assert fast.unet is fitted.unet and fast.settings.call_every == 2 and fitted.settings.call_every == 1
     assert fast.threshold != fitted.threshold and torch.equal(fast.dynamic_noise.bank, fitted.dynamic_noise.bank)
     same = fitted.adapt(good_images(24), fitted.settings)
     assert same.threshold == fitted.threshold and same.ranges == fitted.ranges
@@ -130,7 +132,15 @@ def test_train_from_a_detector(product, tmp_path):
     assert main(["train", str(product), str(tmp_path / "one"), "--device", "cpu", "--set", *small]) == 0
     assert main(["train", str(product), str(tmp_path / "two"), "--device", "cpu", "--from", str(tmp_path / "one"), "--preset", "fast"]) == 0
     one, two = (Detector.from_pretrained(tmp_path / name, device="cpu") for name in ("one", "two"))
-    assert two.settings.call_every == 4 and one.settings.call_every == 1
+    assert two.settings.call_every == 2 and one.settings.call_every == 1
     assert all(torch.equal(a, b) for a, b in zip(one.unet.state_dict().values(), two.unet.state_dict().values(), strict=True))
     assert main(["train", str(product), str(tmp_path / "three"), "--from", str(tmp_path / "one"), "--set", "unet_channels=[64]"]) == 2
     assert not (tmp_path / "three").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="getrusage is all there is elsewhere")
+def test_a_process_is_not_charged_for_what_its_parent_held():
+    held = bytearray(b"1") * 500_000_000
+    code = "from types import SimpleNamespace; from ddad.manifest import peak_memory; print(peak_memory(SimpleNamespace(type='cpu')))"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1e6 < int(child.stdout) < 2e8 < len(held)

@@ -155,7 +155,7 @@ def test_bfloat16_is_close_and_stays_float32_outside(fitted, test_images):
     assert one.score.dtype == one.reconstruction.dtype == torch.float32
     difference = (one.latent_map - other.latent_map).abs().max()
     assert 0 < difference < 0.1 * other.latent_map.abs().max()
-    assert (one.T_hat == other.T_hat).all()  # the step is chosen at full precision
+    assert torch.equal(one.distance, other.distance) and (one.T_hat == other.T_hat).all()  # the step is chosen at full precision
 
 
 def test_networks_of_ones_own(fitted, test_images):

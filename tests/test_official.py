@@ -55,13 +55,13 @@ def test_maps_scores_and_figures_are_the_official_ones(detector, test, dynamic):
     assert np.abs(found.map.numpy() - theirs["map"]).max() < 1e-4
     assert np.abs(found.score.numpy() - theirs["score"]).max() < 1e-4
     for name in ("i_auroc", "p_auroc", "pro"):
-        assert result[name] == pytest.approx(theirs[name], abs=1e-5), name
+        assert result[name] == pytest.approx(theirs[name], abs=1e-4), name   # a pixel may lie within rounding of a threshold
     assert result["threshold"] == pytest.approx(np.nextafter(theirs["threshold"], -np.inf), abs=1e-4)   # Youden's may be infinite
 
 
 # Rows that reach the evaluation: with ours in place of theirs, the maps must move. The others shape the networks that both sides are given.
-ROWS = {"posterior": "mode", "first_call": "latent", "z0_from": "e", "align_corners": False, "level_rounding": "floor", "guidance": 2.0, "lam": 0.5,
-        "smallest_bin": 10}
+ROWS = {"posterior": "mode", "first_call": "latent", "z0_from": "e", "align_corners": False, "clamp": True, "level_rounding": "floor",
+        "guidance": 2.0, "lam": 0.5, "smallest_bin": 10}
 
 
 @pytest.mark.parametrize("row", ROWS)

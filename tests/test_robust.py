@@ -109,13 +109,27 @@ def test_a_folder_is_replaced_as_a_whole_and_put_back_after_a_failure_or_a_kill(
     assert (folder / "file").read_text() == "second"
 
 
+def test_what_a_library_leaves_beside_its_file_goes_too(tmp_path):
+    """safetensors writes to a file of its own name and renames it: a process killed meanwhile must leave it where the next one clears up."""
+    path = tmp_path / "model.training.safetensors"
+    with whole(path) as aside:
+        (aside.parent / ".tmpABC123").write_text("half")
+        aside.write_text("whole")
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    left = tmp_path / f".{path.name}.0123abcd.partial"                 # as a killed process leaves it
+    left.mkdir()
+    (left / ".tmpABC123").write_text("half")
+    with sole_writer(tmp_path / "model.lock", tmp_path / "model", path):
+        assert not left.exists()
+
+
 def test_nothing_is_written_past_the_one_place_that_renames():
     """A writer that a new module adds has to go through `whole`; those named here write inside its block, to memory, or resume."""
     allowed = {"writing.py": 2, "manifest.py": 1, "report.py": 1, "products.py": 2, "plots.py": 1, "training.py": 1, "saved_model.py": 3,
                "inspection.py": 5, "reproduce.py": 2, "latent_projection.py": 1, "magnetic_tiles.py": 1, "lesson.py": 2,
                "embedded.py": 1, "export.py": 1}
     writes = re.compile(r"write_text\(|write_bytes\(|save_file\(|np\.save\(|\)\.save\(|\.save_pretrained\(aside|save_pretrained\(out / \"vae\"|"
-                        r"open\(lock|os\.replace\(aside, path|open\(\"[wa]")
+                        r"open\(lock|os\.replace\(aside / \"new\", path|open\(\"[wa]")
     found = {path.name: len(writes.findall(path.read_text(encoding="utf-8"))) for path in Path(latent_projection.__file__).parent.glob("*.py")}
     assert {name: n for name, n in found.items() if n} == allowed
 

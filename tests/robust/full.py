@@ -89,7 +89,7 @@ def full_disk(count: int, seed: int):
                 code, said = finished(limited)
                 wrong = (refusal(code, said, disk) if code else []) + sound(disk)
                 refused += code == 2
-                left = {path: path.read_bytes() for path in disk.rglob("*.png") if ".partial" not in path.name}
+                left = {path: path.read_bytes() for path in disk.rglob("*.png") if ".partial" not in str(path)}
                 kept += len(left) + len(list(disk.rglob("*.safetensors")))
                 if mounted:
                     subprocess.run(["mount", "-o", f"remount,size={4 * size[name]}", str(disk)], check=True)

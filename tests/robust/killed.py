@@ -84,6 +84,19 @@ def sound(folder: Path) -> list[str]:
     return wrong
 
 
+def differing(found, expected, name: str = "") -> list[str]:
+    """Where two results of dicts and lists differ, by their keys."""
+    if found == expected:
+        return []
+    if isinstance(found, dict) and isinstance(expected, dict):
+        pairs = [(key, found.get(key), expected.get(key)) for key in sorted({*found, *expected})]
+    elif isinstance(found, (list, tuple)) and isinstance(expected, (list, tuple)) and len(found) == len(expected):
+        pairs = [(key, *pair) for key, pair in enumerate(zip(found, expected))]
+    else:
+        return [f"{name[1:]}: {str(found)[:60]}, not {str(expected)[:60]}"]
+    return [text for key, a, b in pairs for text in differing(a, b, f"{name}/{key}")]
+
+
 def trials(count: int, seed: int, run_in, result_of, kept) -> tuple[dict, list[str]]:
     """`count` times: `run_in(folder)` killed at a moment drawn evenly from the time it takes, and started again.
 
@@ -99,8 +112,8 @@ def trials(count: int, seed: int, run_in, result_of, kept) -> tuple[dict, list[s
                 return {}, [f"the undisturbed run ended with {code}: {said}"]
             times.append(time.monotonic() - started)
         expected = result_of(undisturbed / "1")
-        if result_of(undisturbed / "0") != expected:
-            failures.append("two undisturbed runs differ")
+        if other := differing(result_of(undisturbed / "0"), expected):
+            failures.append("two undisturbed runs differ: " + "; ".join(other[:4]))
         hit = missed = resumed = 0
         while hit < count and missed <= count:                          # a moment after the end is drawn anew
             folder = Path(scratch) / f"{hit}-{missed}"
@@ -110,8 +123,8 @@ def trials(count: int, seed: int, run_in, result_of, kept) -> tuple[dict, list[s
             resumed += bool(alive and kept(folder) > 0)
             code, said = finished(run)
             found += sound(folder) + ([f"the run after it ended with {code}: {said}"] if code else [])
-            if not found and result_of(folder) != expected:
-                found = ["the result is another"]
+            if not found and (other := differing(result_of(folder), expected)):
+                found = ["the result is another: " + "; ".join(other[:4])]
             try:
                 os.killpg(group, signal.SIGKILL)                        # what the killed process had started
             except ProcessLookupError:
