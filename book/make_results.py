@@ -114,15 +114,20 @@ def ablation() -> str:
 
 def attempts() -> str:
     rows = []
-    for name, held_out in (("mtd_random_held_out", "at random"), ("mtd", "by tile")):
+    for name, held_out in (("mtd_random_held_out", "at random"), ("mtd", "by tile"), ("mtd_larger_unet", "by tile, drawn anew")):
         found = load(name)
-        result, used = found["result"], found["settings"]
-        bounds = ["{:.3f} ({:.3f} to {:.3f})".format(result[m], *result["interval"][m]) for m in ("i_auroc", "pro")]
-        constants = ", ".join(f"{k} {used[k]}" for k in ("T_max", "smallest_bin", "guidance", "lam"))
-        trained = found["record"]["training"]
-        took = f"{trained['steps']} steps, {trained['seconds'] / 60:.0f} min"
-        rows.append([held_out, took, trained["loss"], constants, *bounds, *(b["pro"] for b in result["by_size"])])
-    head = ["held-out pictures", "training, one core", "its loss", "chosen constants", "I-AUROC", "PRO", "PRO, small", "medium", "large"]
+        used, trained = found["settings"], found["record"]["training"]
+        chosen = {k: used[k] for k in ("T_max", "smallest_bin", "guidance", "lam")}
+        held = next(row for row in found["record"]["calibration"] if all(row[k] == v for k, v in chosen.items()))
+        row = [f"{trained['parameters'] / 1e6:.0f} M", held_out, f"{trained['steps']} of {used['train_batch']}", trained["loss"],
+               ", ".join(f"{k} {v}" for k, v in chosen.items()), held["i_auroc"], held["pro"]]
+        if result := found.get("result"):
+            bounds = ["{:.3f} ({:.3f} to {:.3f})".format(result[m], *result["interval"][m]) for m in ("i_auroc", "pro")]
+            rows.append([*row, *bounds, *(b["pro"] for b in result["by_size"])])
+        else:
+            rows.append([*row, "not evaluated", *[""] * 4])
+    head = ["U-Net", "held-out pictures", "training steps", "its loss", "chosen constants", "held-out: I-AUROC", "PRO",
+            "test: I-AUROC", "PRO", "PRO, small", "medium", "large"]
     return table(head, rows)
 
 

@@ -1,15 +1,23 @@
-"""The tables and the curve of book/speed.md, from the recorded benchmark book/results/bench.json."""
+"""The tables and the curve of book/speed.md, from the recorded benchmarks book/results/bench.json (a CPU) and bench_gpu.json."""
 import json
 from pathlib import Path
 
 BOOK = Path(__file__).parent
-RECORD = BOOK / "results" / "bench.json"
+CPU, GPU = "bench", "bench_gpu"
 MEGA, GIGA = 1e6, 1e9
 PRODUCTS = ("blister", "board", "fabric")
 
 
-def section(name: str) -> dict:
-    return json.loads(RECORD.read_text(encoding="utf-8"))["sections"][name]
+def sections(record: str) -> dict[str, dict]:
+    return json.loads((BOOK / "results" / f"{record}.json").read_text(encoding="utf-8"))["sections"]
+
+
+def section(name: str, record: str = CPU) -> dict:
+    return sections(record)[name]
+
+
+def machine(made: dict) -> str:
+    return made["gpu"] or f"CPU, {made['threads']} threads"
 
 
 def table(head: list[str], rows: list[list]) -> str:
@@ -17,35 +25,54 @@ def table(head: list[str], rows: list[list]) -> str:
 
 
 def speed_detection() -> str:
-    rows = [[name, f"{1000 * r['seconds']:.0f} ms", f"{r['over_networks']:.2f}", f"{r['official_over_ours']:.1f}"]
-            for name, r in section("detection")["rows"].items()]
-    made = section("detection")["made"]
-    where = made["gpu"] or f"the CPU, {made['threads']} threads"
-    return table(["path", "an image", "over its network calls", "official evaluation over ours"], rows) + f"\n\nMeasured on {where}."
+    rows = []
+    for record, name in ((CPU, "detection"), (GPU, "detection"), (GPU, "detection, paper")):
+        found = section(name, record)
+        rows += [[machine(found["made"]), "paper" if "paper" in name else "small", path, f"{1000 * r['seconds']:.{0 if record == CPU else 1}f} ms",
+                  f"{r['over_networks']:.2f}", f"{r['official_over_ours']:.1f}"] for path, r in found["rows"].items()]
+    return table(["on", "networks", "path", "an image", "over its network calls", "official evaluation over ours"], rows)
 
 
-def speed_layouts() -> str:
-    found = section("layouts")
+def speed_layouts(record: str = CPU) -> str:
+    found = section("layouts", record)
     networks = found["time_over_float32"]
     rows = [[name, *(f"{one[name]:.2f}" if name in one else "" for one in networks.values())] for name in next(iter(networks.values()))]
     spent = {name: f"{one:.0f} s" if isinstance(one, float) else one for name, one in found["compiling"].items()}
     compiling = ", ".join(f"{text} ({name})" for name, text in spent.items())
-    return table(["16 pictures, time over float32", *networks], rows) + f"\n\nCompiling took {compiling}."
+    return table(["16 pictures, time over float32", *networks], rows) + f"\n\nOn {machine(found['made'])}. Compiling took {compiling}."
+
+
+def speed_layouts_gpu() -> str:
+    return speed_layouts(GPU)
 
 
 def speed_training() -> str:
     rows = []
-    for name, title in (("training", "small"), ("training, paper", "paper")):
-        r = section(name)
-        rows.append([title, r["batch"], f"{r['images_a_second']:.2f}", f"{r['every_epoch_over_once']:.2f}", f"{r['through_encoder_over_once']:.2f}",
-                     f"{r['bytes_an_image'] / 1024:.0f} KB"])
-    return table(["networks", "batch", "images a second, encoded once", "encoding every epoch takes, times", "through the encoder too, times",
-                  "latents an image"], rows)
+    for record, name in ((CPU, "training"), (CPU, "training, paper"), (GPU, "training"), (GPU, "training, paper")):
+        found = section(name, record)
+        rows += [[machine(found["made"]), "paper" if "paper" in name else "small", precision, found["batch"],
+                  f"{r['images_a_second']:.{2 if record == CPU else 0}f}", f"{r['every_epoch_over_once']:.2f}",
+                  f"{r['through_encoder_over_once']:.2f}", f"{found['bytes_an_image'] / 1024:.0f} KB"] for precision, r in found["rows"].items()]
+    return table(["on", "networks", "precision", "batch", "images a second, encoded once", "encoding every epoch takes, times",
+                  "through the encoder too, times", "latents an image"], rows)
+
+
+def _path(name: str, record: str, precision: str, calls: int) -> dict:
+    return next(r for r in section(name, record)["rows"] if (r["precision"], r["calls"], r["steps"]) == (precision, calls, 10))
+
+
+def speed_gpu_metrics() -> str:
+    """The largest difference, over the products, of a metric on the GPU to the same number of calls in float32 on the CPU."""
+    rows = []
+    for precision, calls in (("float32", 10), ("float32", 5), ("bfloat16", 10), ("bfloat16", 5)):
+        differ = [max(abs(_path(f"calls, {p}", GPU, precision, calls)[m] - _path(f"calls, {p}", CPU, "float32", calls)[m]) for p in PRODUCTS)
+                  for m in ("i_auroc", "pro")]
+        rows.append([precision, calls, *(f"{one:.4f}" for one in differ)])
+    return table(["on the GPU", "calls", "I-AUROC differs by", "PRO differs by"], rows)
 
 
 def _curves() -> dict[str, list[dict]]:
-    sections = json.loads(RECORD.read_text(encoding="utf-8"))["sections"]
-    return {name.removeprefix("calls, "): part["rows"] for name, part in sections.items() if name.startswith("calls, ")}
+    return {name.removeprefix("calls, "): part["rows"] for name, part in sections(CPU).items() if name.startswith("calls, ")}
 
 
 def speed_calls() -> str:
@@ -80,12 +107,19 @@ def speed_scaling() -> str:
 
 def speed_memory() -> str:
     rows = []
-    for scale, found in section("memory").items():
-        for what in ("detect", "train") if scale != "made" else ():
+    for found in section("memory").values():
+        for what in ("detect", "train") if "parameters" in found else ():
             r = found[what]
             rows.append([f"{found['parameters'] / MEGA:.0f} M", what, f"{r['fixed'] / GIGA:.2f} GB", f"{r['an_image'] / MEGA:.0f} MB",
                          *r["largest_batch"].values()])
     return table(["U-Net", "", "whatever the batch", "each image", "batch on 8 GB", "16 GB", "24 GB"], rows)
+
+
+def speed_memory_measured() -> str:
+    found = section("memory", GPU)
+    rows = [[what, f"{r['reckoned'] / GIGA:.2f} GB", f"{r['measured'] / GIGA:.2f} GB", f"{r['measured'] / r['reckoned']:.2f}"]
+            for what, r in found["of_16"].items()]
+    return table([f"16 pictures, {found['paper']['parameters'] / MEGA:.0f} M", "reckoned", f"held on {machine(found['made'])}", "ratio"], rows)
 
 
 def speed_start_up() -> str:
@@ -126,5 +160,5 @@ def recorded(make):
     return table_of
 
 
-TABLES = {f.__name__: recorded(f) for f in (speed_detection, speed_layouts, speed_training, speed_calls, speed_metric, speed_scaling,
-                                            speed_memory, speed_start_up)}
+TABLES = {f.__name__: recorded(f) for f in (speed_detection, speed_layouts, speed_layouts_gpu, speed_training, speed_calls, speed_gpu_metrics,
+                                            speed_metric, speed_scaling, speed_memory, speed_memory_measured, speed_start_up)}

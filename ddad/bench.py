@@ -37,7 +37,7 @@ from .inspection import inspect
 from .latent_projection import AT_ONCE, mixed
 from .manifest import peak_memory, versions, write_json
 from .memory import reckon
-from .noise_predictor import build_unet
+from .noise_predictor import build_unet, cuda_graph
 from .products import PRODUCTS, make
 from .settings import FAST, Settings, preset
 from .training import train_noise_predictor
@@ -123,16 +123,19 @@ def detection(pictures: Path, device: str, scale: str) -> dict:
 
 
 def layouts(pictures: Path, device: str, scale: str) -> dict:
-    """What each network alone costs for 16 pictures by precision, memory layout and pictures at once, compiled or not; each over float32,
-    contiguous, all at once, as it comes. The autoencoder encodes and decodes.
+    """What each network alone costs for 16 pictures by precision, memory layout and pictures at once, compiled or not, on a CUDA device also as
+    one graph; each over float32, contiguous, all at once, as it comes. The autoencoder encodes and decodes.
     """
     settings, vae, unet, phi = networks(scale)
     where, plain, last = pick_device(device), torch.contiguous_format, torch.channels_last
+    at_once = AT_ONCE if where.type == "cpu" else 16
     x0, z = torch.rand(16, 3, 256, 256, device=where) * 2 - 1, torch.randn(16, 4, 32, 32, device=where)
     t = torch.full((16,), 40, device=where)
     given = {"autoencoder": (vae, x0, ()), "U-Net": (unet, z, (t,)), "features": (phi, x0, ())}
     variants = {"float32": ("float32", plain, 16), "float32, channels last": ("float32", last, 16), "bfloat16": ("bfloat16", plain, 16),
-                "bfloat16, channels last": ("bfloat16", last, 16), f"the same, {AT_ONCE} at once": ("bfloat16", last, AT_ONCE)}
+                "bfloat16, channels last": ("bfloat16", last, 16)}
+    if at_once < 16:
+        variants[f"the same, {at_once} at once"] = ("bfloat16", last, at_once)
     rows, compiling = {}, {}
     for name, (network, x, rest) in given.items():
         def call(net, precision: str, layout, at_once: int, x=x, rest=rest) -> Callable[[], None]:
@@ -148,48 +151,52 @@ def layouts(pictures: Path, device: str, scale: str) -> dict:
         runs = {title: call(deepcopy(network), *variant) for title, variant in variants.items()}
         try:
             started = time.perf_counter()
-            (run := call(torch.compile(deepcopy(network)), "bfloat16", last, AT_ONCE))()
+            (run := call(torch.compile(deepcopy(network)), "bfloat16", last, at_once))()
             runs["the same, compiled"], compiling[name] = run, time.perf_counter() - started
         except Exception as error:                                     # no compiler on this machine is a result as well
             compiling[name] = f"{type(error).__name__}: not compiled here"
+        if where.type == "cuda":
+            runs["bfloat16, channels last, one CUDA graph"] = cuda_graph(call(deepcopy(network), "bfloat16", last, 16))[0].replay
         taken = seconds(*runs.values(), repeats=3)
         rows[name] = {title: one / taken[0] for title, one in zip(runs, taken)}
     return {"time_over_float32": rows, "compiling": compiling}
 
 
 def training(pictures: Path, device: str, scale: str) -> dict:
-    """Images a second of training on latents encoded once, over encoding in every epoch, also with gradients through the encoder."""
-    batch, where = 16 if scale == "laptop" else 2, pick_device(device)
-    settings, vae, unet, _ = networks(scale, train_batch=batch, train_length="1 steps")
-    vae, images = vae.to(where).eval(), load_train(board(pictures), settings)[:batch]
-    scaling = vae.config.scaling_factor
+    """Images a second of training on latents encoded once, over encoding in every epoch, also with gradients through the encoder; on a GPU in
+    both precisions, the encoder's like the U-Net's.
+    """
+    where = pick_device(device)
+    settings, vae, unet, _ = networks(scale)
+    batch = 2 if (scale, where.type) == ("paper", "cpu") else preset("paper" if scale == "paper" else "clean").train_batch
+    vae, images = vae.to(where).eval(), load_train(board(pictures), settings)[:batch].to(where)
+    scaling, kept, rows = vae.config.scaling_factor, None, {}
 
-    def encode(x0: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = vae.encode(x0.to(where))
+    def encode(precision: str) -> tuple[Tensor, Tensor | None]:
+        with mixed(where, precision):
+            out = vae.encode(images)
         if hasattr(out, "latent_dist"):
-            return out.latent_dist.mean * scaling, out.latent_dist.std * scaling
-        return out.latents * scaling, None
+            return out.latent_dist.mean.float() * scaling, out.latent_dist.std.float() * scaling
+        return out.latents.float() * scaling, None
 
-    def step(latents: Callable[[], tuple]) -> Callable[[], object]:
-        return lambda: train_noise_predictor(unet.requires_grad_(True), *latents(), settings, where)
+    def step(latents: Callable[[], tuple], precision: str) -> Callable[[], object]:
+        own = settings.change(train_batch=batch, train_length="1 steps", train_precision=precision)
+        return lambda: train_noise_predictor(unet.requires_grad_(True), *latents(), own, where)
 
-    with torch.no_grad():
-        kept = encode(images)
-
-    def each_epoch() -> tuple[Tensor, Tensor | None]:
-        with torch.no_grad():
-            return encode(images)
-
-    def through_encoder() -> tuple[Tensor, Tensor | None]:
+    def through_encoder(precision: str) -> tuple[Tensor, Tensor | None]:
         vae.requires_grad_(True)
-        mean, std = encode(images)
+        mean, std = encode(precision)
         (mean.square().mean() + (0 if std is None else std.square().mean())).backward()    # as much work as the gradient of the loss
         vae.zero_grad()
         return mean.detach(), None if std is None else std.detach()
 
-    once, epoch, through = seconds(step(lambda: kept), step(each_epoch), step(through_encoder), repeats=3)
-    return {"batch": batch, "images_a_second": batch / once, "every_epoch_over_once": epoch / once, "through_encoder_over_once": through / once,
-            "bytes_an_image": sum(part[0].numel() * 4 for part in kept if part is not None)}
+    for precision in ("float32",) if where.type == "cpu" else ("float32", "bfloat16"):
+        frozen = torch.no_grad()(partial(encode, precision))
+        kept = frozen()
+        once, epoch, through = seconds(step(lambda kept=kept: kept, precision), step(frozen, precision),
+                                       step(partial(through_encoder, precision), precision), repeats=3)
+        rows[precision] = {"images_a_second": batch / once, "every_epoch_over_once": epoch / once, "through_encoder_over_once": through / once}
+    return {"batch": batch, "rows": rows, "bytes_an_image": sum(part[0].numel() * 4 for part in kept if part is not None)}
 
 
 def calls(detector: Detector, data: Path) -> dict:
@@ -268,9 +275,23 @@ def scaling(pictures: Path, device: str, scale: str) -> dict:
 
 
 def memory(pictures: Path, device: str, scale: str) -> dict:
-    """What fits a GPU at the paper's 256 x 256, with Stable Diffusion's autoencoder and the U-Net of either scale."""
-    small = lambda: build_unet(preset("clean"), 4, 32)
-    return {"laptop": reckon(lambda: (networks("paper")[1], small(), networks("paper")[3])), "paper": reckon(lambda: networks("paper")[1:])}
+    """What fits a GPU at the paper's 256 x 256, with Stable Diffusion's autoencoder and the U-Net of either scale; on a GPU also what a
+    detection and two steps of training of 16 pictures really hold at once, with the larger U-Net.
+    """
+    small, where, measured = lambda: build_unet(preset("clean"), 4, 32), pick_device(device), {}
+    found = {"laptop": reckon(lambda: (networks("paper")[1], small(), networks("paper")[3])), "paper": reckon(lambda: networks("paper")[1:])}
+    if where.type == "cuda":
+        detector = untrained("paper", load_train(board(pictures), preset("clean")), device)
+        latents, settings = torch.randn(16, 4, 32, 32), detector.settings.change(train_batch=16, train_length="2 steps")
+        runs = {"detect": lambda: detector.predict(torch.zeros(16, 3, 256, 256)),
+                "train": lambda: train_noise_predictor(networks("paper")[2], latents, None, settings, where)}
+        for name, run in runs.items():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated() if name == "train" else 0               # the detector, which is no part of training
+            run()
+            reckoned = found["paper"][name]["fixed"] + 16 * found["paper"][name]["an_image"]
+            measured[name] = {"reckoned": reckoned, "measured": peak_memory(where) - before}
+    return found | ({"of_16": measured} if measured else {})
 
 
 def start_up(pictures: Path, device: str, scale: str) -> dict:

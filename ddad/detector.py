@@ -18,7 +18,7 @@ from .features import load_features
 from .fine_tuning import fine_tune
 from .latent_projection import LatentProjection, draw, load_vae, mixed
 from .manifest import ModelError, peak_memory
-from .noise_predictor import alpha_bar, build_unet, epsilon
+from .noise_predictor import alpha_bar, build_unet, captured, epsilon
 from .saved_model import read, write
 from .scaled_denoising import scaled_denoising
 from .settings import Settings, SettingsError, preset
@@ -70,6 +70,7 @@ class Detector:
         self.settings, self.projection, self.device = settings, projection, device
         self.unet, self.phi = (network.to(device, memory_format=torch.channels_last) for network in (unet.eval(), phi))
         self.abar = alpha_bar(settings, device)
+        self.graphs: dict = {}                                         # of the U-Net on a CUDA device, by shape and precision
         self.dynamic_noise: DynamicNoise | None = None
         self.ranges: maps.Ranges | None = None
         self.threshold: float | None = None
@@ -158,7 +159,13 @@ class Detector:
 
     def denoise(self, z0: Tensor, T_hat: Tensor, start: Tensor | None = None, *, static: bool = False, eps: Tensor | None = None, callback=None):
         """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings."""
-        return scaled_denoising(epsilon(self.unet, self.settings.precision), z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,
+        eps_theta = epsilon(self.unet, self.settings.precision)
+        if self.device.type == "cuda":
+            key = (*z0.shape, self.settings.precision)
+            if key not in self.graphs:
+                self.graphs[key] = captured(eps_theta, z0, T_hat.to(self.device))
+            eps_theta = self.graphs[key]
+        return scaled_denoising(eps_theta, z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,
                                 start=start, callback=callback, zero_first=static and self.settings.static_first_step == "zeroed")
 
     def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
