@@ -71,7 +71,7 @@ def run(path: Path, scale: str | None) -> tuple[Path, float, str]:
     started = time.perf_counter()
     try:
         papermill.execute_notebook(path, out, {"SCALE": scale} if scale else None, kernel_name="python3", cwd=folder, progress_bar=False,
-                                   execution_timeout=CELL_SECONDS)
+                                   execution_timeout=CELL_SECONDS, coalesce_streams=True)
     except Exception as error:                           # of a cell, or of a kernel that died: the other notebooks go on
         return out, time.perf_counter() - started, str(error)
     return out, time.perf_counter() - started, ""
