@@ -45,8 +45,9 @@ def floors() -> str:
     for name in recorded(*PRODUCTS):
         found = load(name)
         rows.append([name, *(found["result"][m] for m in ("i_auroc", "pro")), *(found["floors"]["neighbours"][m] for m in ("i_auroc", "pro")),
-                     *(found["floors"]["vae"]["features"][m] for m in ("i_auroc", "pro"))])
-    return table(["product", "I-AUROC", "PRO", "neighbours alone: I-AUROC", "PRO", "autoencoder alone: I-AUROC", "PRO"], rows)
+                     *(found["floors"]["vae"][by][m] for by in ("features", "pixels") for m in ("i_auroc", "pro"))])
+    head = ["product", "I-AUROC", "PRO", "neighbours alone: I-AUROC", "PRO", "autoencoder alone, features: I-AUROC", "PRO", "pixels: I-AUROC", "PRO"]
+    return table(head, rows)
 
 
 def by_size() -> str:

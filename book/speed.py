@@ -29,8 +29,9 @@ def speed_detection() -> str:
     for record, name in ((CPU, "detection"), (GPU, "detection"), (GPU, "detection, paper")):
         found = section(name, record)
         rows += [[machine(found["made"]), "paper" if "paper" in name else "small", path, f"{1000 * r['seconds']:.{0 if record == CPU else 1}f} ms",
-                  f"{r['over_networks']:.2f}", f"{r['official_over_ours']:.1f}"] for path, r in found["rows"].items()]
-    return table(["on", "networks", "path", "an image", "over its network calls", "official evaluation over ours"], rows)
+                  f"{r['over_networks']:.2f}", f"{1000 * r['seconds'] * r['official_over_ours']:.0f} ms", f"{r['official_over_ours']:.1f}"]
+                 for path, r in found["rows"].items()]
+    return table(["on", "networks", "path", "an image", "over its network calls", "official evaluation, an image", "over ours"], rows)
 
 
 def speed_layouts(record: str = CPU) -> str:

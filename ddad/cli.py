@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def chosen(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--preset", default="clean", help="clean (default), fast, paper or official")
+        one.add_argument("--preset", help="clean (default), fast, paper or official")
         one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change; `ddad settings` lists them")
 
     def networks(one: argparse.ArgumentParser) -> None:
@@ -113,7 +113,9 @@ def main(arguments: list[str] | None = None) -> int:
         print("\ninterrupted; the same command goes on from what was kept", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and type(error).__name__ != "BackboneError":
+        if type(error).__name__ == "OutOfMemoryError":                   # torch's, which need not have been imported
+            error = "the GPU's memory is full; stop what else uses it, lower train_batch or image_size, or pass --device cpu"
+        elif isinstance(error, RuntimeError) and type(error).__name__ != "BackboneError":
             raise
         print(f"ddad {options.command}: {error}", file=sys.stderr)
         return 2
@@ -150,7 +152,7 @@ def check_data(options) -> int:
 
 def _settings(options):
     from .settings import preset
-    settings = preset(options.preset).parse(options.set)
+    settings = preset(options.preset or "clean").parse(options.set)
     return settings.change(vae=options.vae) if getattr(options, "vae", None) else settings
 
 
@@ -166,6 +168,8 @@ def train(options) -> None:
     from .settings import FAST
     from .training import forget
     from .writing import sole_writer
+    if options.model and (options.calibrate or options.preset not in (None, "fast")):
+        raise ValueError("--from keeps the detector's own choices: give it --preset fast or --set NAME=VALUE, not another preset or --calibrate")
     given = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device) if options.model else None
     settings = given.settings.change(**(FAST if options.preset == "fast" else {})).parse(options.set) if given else _settings(options)
     may_hold(options.out)                                              # rather now than after the training

@@ -58,7 +58,8 @@ def pick_device(name: str = "auto") -> torch.device:
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     if name == "auto":
         name = next(device for device, available in has.items() if available())
-    if name.split(":")[0] not in has or not has[name.split(":")[0]]():
+    kind, _, index = name.partition(":")
+    if kind not in has or not has[kind]() or index and not (index.isdecimal() and int(index) < (torch.cuda.device_count() if kind == "cuda" else 1)):
         raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
     return distributed.own_device(torch.device(name))
 
@@ -70,7 +71,7 @@ class Detector:
         self.settings, self.projection, self.device = settings, projection, device
         self.unet, self.phi = (network.to(device, memory_format=torch.channels_last) for network in (unet.eval(), phi))
         self.abar = alpha_bar(settings, device)
-        self.graphs: dict = {}                                         # of the U-Net on a CUDA device, by shape and precision
+        self.graphs: dict = {}                                         # on a CUDA device, the last call of the U-Net that was recorded
         self.dynamic_noise: DynamicNoise | None = None
         self.ranges: maps.Ranges | None = None
         self.threshold: float | None = None
@@ -161,8 +162,9 @@ class Detector:
         """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings."""
         eps_theta = epsilon(self.unet, self.settings.precision)
         if self.device.type == "cuda":
-            key = (*z0.shape, self.settings.precision)
+            key = (self.unet, *z0.shape, self.settings.precision)      # the graph reads this network's weights where they lie
             if key not in self.graphs:
+                self.graphs.clear()                                    # each holds the memory of a call
                 self.graphs[key] = captured(eps_theta, z0, T_hat.to(self.device))
             eps_theta = self.graphs[key]
         return scaled_denoising(eps_theta, z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,

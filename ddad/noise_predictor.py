@@ -53,21 +53,28 @@ def epsilon(eps_theta, precision: str = "float32"):
 
 
 def cuda_graph(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """The work of `run` on a CUDA device recorded as one graph, and the tensor that each replay fills; `run` must not wait for the device."""
+    """The work of `run` on the current CUDA device recorded as one graph, and the tensor that each replay fills.
+
+    `run` must not wait for the device, and what it computes with has to be kept as long as the graph.
+    """
     side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):                                      # before the recording, libraries choose their kernels and workspaces
         run()
     torch.cuda.current_stream().wait_stream(side)
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):
         out = run()
     return graph, out
 
 
 def captured(predict: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """`predict` for inputs of these shapes on a CUDA device, as one graph: a call queues one launch in place of the network's hundreds."""
+    """`predict` for inputs of these shapes on a CUDA device, as one graph: a call queues one launch in place of the network's hundreds.
+
+    Not for several threads at once: all calls share the graph's memory.
+    """
     z_t, t = z_t.clone(), t.clone()
-    graph, e = cuda_graph(lambda: predict(z_t, t))
+    with torch.cuda.device(z_t.device):                               # of several GPUs, the one of the network
+        graph, e = cuda_graph(lambda: predict(z_t, t))
 
     def replay(new_z_t: Tensor, new_t: Tensor) -> Tensor:
         z_t.copy_(new_z_t)

@@ -28,7 +28,7 @@ class Settings:
     seed: int = 0                               # (21) every random draw starts from it
     image_size: int = 256                       # H = W of x0, in pixels
     calibration_images: int = 32                # held-out images that a calibration uses, as they are and damaged
-    precision: str = "float32"                  # or "bfloat16": the networks outside training, but for the features of x0; two to three times faster
+    precision: str = "float32"                  # or "bfloat16": the networks outside training, but for the features of x0; see book/speed.md
     train_precision: str = "float32"            # or "bfloat16": the U-Net's training; weights and optimiser stay float32
     held_out: float = 0.2                       # share of train/good kept for ranges, threshold, calibration, unless validation/good exists
 
@@ -174,6 +174,8 @@ class Settings:
                 values[name] = json.loads(text)
             except (ValueError, RecursionError):
                 values[name] = text
+            if get_type_hints(Settings).get(name) is str and type(values[name]) is not str:
+                values[name] = text                                    # train_length=100: its own sentence says what is missing
         return self.change(**values)
 
     def as_dict(self) -> dict:

@@ -135,6 +135,8 @@ def test_train_from_a_detector(product, tmp_path):
     assert two.settings.call_every == 2 and one.settings.call_every == 1
     assert all(torch.equal(a, b) for a, b in zip(one.unet.state_dict().values(), two.unet.state_dict().values(), strict=True))
     assert main(["train", str(product), str(tmp_path / "three"), "--from", str(tmp_path / "one"), "--set", "unet_channels=[64]"]) == 2
+    for other in (["--preset", "paper"], ["--calibrate"]):
+        assert main(["train", str(product), str(tmp_path / "three"), "--from", str(tmp_path / "one"), *other]) == 2
     assert not (tmp_path / "three").exists()
 
 

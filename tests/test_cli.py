@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import TINY, bad_images, good_images, save_picture
 from PIL import Image
 
@@ -84,6 +85,15 @@ def test_settings(capsys, refused):
     assert "setting lam: 2.0 lies outside" in refused("settings", "--set", "lam=2")
     assert "name=value" in refused("settings", "--set", "lam")
     assert "no preset is called 'mine'" in refused("settings", "--preset", "mine")
+    assert "'100' is neither 'N steps' nor 'N epochs'" in refused("settings", "--set", "train_length=100")
+
+
+def test_a_full_gpu_is_one_sentence(monkeypatch, refused):
+    def full(options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB\nand more lines")
+
+    monkeypatch.setattr(cli, "show_settings", full)
+    assert "the GPU's memory is full" in refused("settings")
 
 
 def test_an_interruption_is_130(monkeypatch, capsys):

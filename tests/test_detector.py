@@ -169,7 +169,7 @@ def test_networks_of_ones_own(fitted, test_images):
 
 def test_devices():
     assert pick_device("cpu") == torch.device("cpu") and pick_device("auto").type in ("cpu", "cuda", "mps")
-    for name in ("tpu", "cuda:0", "cpux"):
+    for name in ("tpu", "cuda:0", "cuda:99", "cpux", "cpu:x", "cpu:1"):
         if name != "cuda:0" or not torch.cuda.is_available():
             with pytest.raises(ValueError, match=f"device '{name}' is not available"):
                 pick_device(name)

@@ -27,6 +27,8 @@ SABOTAGES = [
      "path.write_text('{'), time.sleep(2), nbformat.write(executed, aside)"),
     ("full-disk", 1, "ddad/writing.py", "except (OSError, SafetensorError) as error:", "except KeyError as error:"),
     ("read-only", 1, "ddad/writing.py", "except (OSError, SafetensorError) as error:", "except KeyError as error:"),
+    ("models", 300, "ddad/saved_model.py", "except Exception as error:", "except OSError as error:"),
+    ("pictures", 300, "ddad/data.py", "except Exception as error:  #", "except KeyError as error:  #"),
     ("same-bytes", 1, "ddad/detector.py", "torch.manual_seed(settings.seed) ", "torch.seed() "),
     ("same-scores", 2, "ddad/latent_projection.py", "module.register_forward_pre_hook(_contiguous)", "pass"),
     ("same-figures", 1, "ddad/products.py", "number = np.random.SeedSequence([seed, ",
