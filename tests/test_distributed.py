@@ -128,6 +128,7 @@ def test_other_commands_are_refused(of_two, uneven, tmp_path, capsys):
 
 def test_what_several_processes_cannot_use(of_two, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     with pytest.raises(ValueError, match="device 'cuda:1' would be used by all 2 processes"):
         pick_device("cuda:1")
     monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
