@@ -118,18 +118,13 @@ def attempts() -> str:
     for name, held_out in (("mtd_random_held_out", "at random"), ("mtd", "by tile"), ("mtd_larger_unet", "by tile, drawn anew")):
         found = load(name)
         used, trained = found["settings"], found["record"]["training"]
-        chosen = {k: used[k] for k in ("T_max", "smallest_bin", "guidance", "lam")}
-        held = next(row for row in found["record"]["calibration"] if all(row[k] == v for k, v in chosen.items()))
-        row = [f"{trained['parameters'] / 1e6:.0f} M", held_out, f"{trained['steps']} of {used['train_batch']}", trained["loss"],
-               ", ".join(f"{k} {v}" for k, v in chosen.items()), held["i_auroc"], held["pro"]]
-        if result := found.get("result"):
-            bounds = ["{:.3f} ({:.3f} to {:.3f})".format(result[m], *result["interval"][m]) for m in ("i_auroc", "pro")]
-            rows.append([*row, *bounds, *(b["pro"] for b in result["by_size"])])
-        else:
-            rows.append([*row, "not evaluated", *[""] * 4])
-    head = ["U-Net", "held-out pictures", "training steps", "its loss", "chosen constants", "held-out: I-AUROC", "PRO",
-            "test: I-AUROC", "PRO", "PRO, small", "medium", "large"]
-    return table(head, rows)
+        held = next(row for row in found["record"]["calibration"] if all(row[k] == used[k] for k in ("T_max", "smallest_bin", "guidance", "lam")))
+        row = [f"{trained['parameters'] / 1e6:.0f} M", held_out, f"{trained['steps']} x {used['train_batch']}", trained["loss"],
+               used["T_max"], held["i_auroc"], held["pro"]]
+        result = found.get("result")                                   # the last was never run on the test set
+        rows.append([*row, *(result[m] if result else "–" for m in ("i_auroc", "pro")), *(b["pro"] for b in (result["by_size"] if result else ()))])
+    head = ["U-Net", "held out", "steps", "loss", "T_max", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO", "small", "medium", "large"]
+    return table(head, [row + [""] * (len(head) - len(row)) for row in rows])
 
 
 def ledger() -> str:
