@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -123,8 +124,9 @@ def attempts() -> str:
                used["T_max"], held["i_auroc"], held["pro"]]
         result = found.get("result")                                   # the last was never run on the test set
         rows.append([*row, *(result[m] if result else "–" for m in ("i_auroc", "pro")), *(b["pro"] for b in (result["by_size"] if result else ()))])
-    head = ["U-Net", "held out", "steps", "loss", "T_max", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO", "small", "medium", "large"]
-    return table(head, [row + [""] * (len(head) - len(row)) for row in rows])
+    lines = ["U-Net", "held-out pictures", "training steps x batch", "its loss", "chosen T_max", "held-out: I-AUROC", "held-out: PRO",
+             "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones"]
+    return table(["", "first", "second", "third"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
 
 
 def ledger() -> str:
