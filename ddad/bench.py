@@ -136,7 +136,7 @@ def layouts(pictures: Path, device: str, scale: str) -> dict:
                 "bfloat16, channels last": ("bfloat16", last, 16)}
     if at_once < 16:
         variants[f"the same, {at_once} at once"] = ("bfloat16", last, at_once)
-    rows, compiling, alive = {}, {}, []
+    rows, compiling = {}, {}
     for name, (network, x, rest) in given.items():
         def call(net, precision: str, layout, at_once: int, x=x, rest=rest) -> Callable[[], None]:
             net = net.to(where, memory_format=layout).eval()
@@ -156,8 +156,7 @@ def layouts(pictures: Path, device: str, scale: str) -> dict:
         except Exception as error:                                     # no compiler on this machine is a result as well
             compiling[name] = f"{type(error).__name__}: not compiled here"
         if where.type == "cuda":
-            alive.append(call(deepcopy(network), "bfloat16", last, 16))                        # the graph does not keep its network
-            runs["bfloat16, channels last, one CUDA graph"] = cuda_graph(alive[-1])[0].replay
+            runs["bfloat16, channels last, one CUDA graph"] = cuda_graph(call(deepcopy(network), "bfloat16", last, 16))
         taken = seconds(*runs.values(), repeats=3)
         rows[name] = {title: one / taken[0] for title, one in zip(runs, taken)}
     return {"time_over_float32": rows, "compiling": compiling}
@@ -291,7 +290,7 @@ def memory(pictures: Path, device: str, scale: str) -> dict:
             before = torch.cuda.memory_allocated() if name == "train" else 0               # the detector, which is no part of training
             run()
             reckoned = found["paper"][name]["fixed"] + 16 * found["paper"][name]["an_image"]
-            measured[name] = {"reckoned": reckoned, "measured": peak_memory(where) - before, "reserved": torch.cuda.max_memory_reserved()}
+            measured[name] = {"reckoned": reckoned, "measured": peak_memory(where) - before}
     return found | ({"of_16": measured} if measured else {})
 
 

@@ -52,10 +52,10 @@ def epsilon(eps_theta, precision: str = "float32"):
     return predict
 
 
-def cuda_graph(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """The work of `run` on the current CUDA device recorded as one graph, and the tensor that each replay fills.
+def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """`run` recorded as one CUDA graph on the current device: each call does its work again, from and into the same memory, in one launch.
 
-    `run` must not wait for the device, and what it computes with has to be kept as long as the graph.
+    `run` must not wait for the device. Returns what `run` returned, overwritten by the next call; keeps all that `run` computes with.
     """
     side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     side.wait_stream(torch.cuda.current_stream())
@@ -64,21 +64,25 @@ def cuda_graph(run: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]
     torch.cuda.current_stream().wait_stream(side)
     with torch.cuda.graph(graph, stream=side):
         out = run()
-    return graph, out
+
+    def replay(run=run) -> Tensor:                                     # with `run` live the networks whose weights the graph reads
+        graph.replay()
+        return out
+    return replay
 
 
 def captured(predict: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """`predict` for inputs of these shapes on a CUDA device, as one graph: a call queues one launch in place of the network's hundreds.
+    """`predict`, as `epsilon` makes it, for inputs of these shapes on a CUDA device, recorded once: one launch in place of hundreds.
 
-    Not for several threads at once: all calls share the graph's memory.
+    z_t (B, C, h, w) float32 and t (B,) int64 give shapes and device, not values. Not for several threads at once: all calls share
+    the graph's memory.
     """
     z_t, t = z_t.clone(), t.clone()
-    with torch.cuda.device(z_t.device):                               # of several GPUs, the one of the network
-        graph, e = cuda_graph(lambda: predict(z_t, t))
+    with torch.cuda.device(z_t.device):                                # of several GPUs, the one of the network
+        replay = cuda_graph(lambda: predict(z_t, t))
 
-    def replay(new_z_t: Tensor, new_t: Tensor) -> Tensor:
+    def predict_again(new_z_t: Tensor, new_t: Tensor) -> Tensor:
         z_t.copy_(new_z_t)
         t.copy_(new_t)
-        graph.replay()
-        return e.clone()
-    return replay
+        return replay().clone()
+    return predict_again

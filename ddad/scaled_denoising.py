@@ -71,7 +71,8 @@ def scaled_denoising(
             calls = [*calls[-1:], (sigma_t, e)]
         elif len(calls) == 2:
             (sigma_0, e_0), (sigma_1, e_1) = calls
-            along = torch.where(sigma_1 < sigma_0, (sigma_t - sigma_1) / (sigma_1 - sigma_0), torch.zeros_like(sigma_t))  # none at one step
+            along = (sigma_t - sigma_1) / (sigma_1 - sigma_0)
+            along = torch.where(sigma_1 < sigma_0, along, torch.zeros_like(along))             # two calls at one step have no slope
             e = e_1 + along * (e_1 - e_0)
         target_t = abar_t.sqrt() * z0 + (1 - abar_t).sqrt() * e
         e_hat = e - w * (1 - abar_t).sqrt() * (target_t - z_t)
