@@ -41,30 +41,28 @@ def demo() -> str:
     return table(["product", *shown.values()], rows) + f"\n\nMade in {found['seconds']:.0f} s on 2 CPU cores."
 
 
-def floors() -> str:
-    rows = []
-    for name in recorded(*PRODUCTS):
-        found = load(name)
-        rows.append([name, *(found["result"][m] for m in ("i_auroc", "pro")), *(found["floors"]["neighbours"][m] for m in ("i_auroc", "pro")),
-                     *(found["floors"]["vae"][by][m] for by in ("features", "pixels") for m in ("i_auroc", "pro"))])
-    head = ["product", "I-AUROC", "PRO", "neighbours alone: I-AUROC", "PRO", "autoencoder alone, features: I-AUROC", "PRO", "pixels: I-AUROC", "PRO"]
-    return table(head, rows)
-
-
 def by_size() -> str:
     rows = [[name, f"{100 * b['size'][0]:.2f}% to {100 * b['size'][1]:.2f}%", b["images"], b["pro"], b["recall"]]
             for name in recorded(*PRODUCTS) for b in load(name)["result"]["by_size"]]
     return table(["product", "defect area", "images", "PRO", "recall at the threshold"], rows)
 
 
-def real() -> str:
+def beside_floors(names: tuple[str, ...]) -> str:
     rows = []
-    for name in recorded(*REAL):
+    for name in recorded(*names):
         found = load(name)
         floor = {"method": found["result"], "neighbours alone": found["floors"]["neighbours"],
                  "autoencoder alone, pixels": found["floors"]["vae"]["pixels"], "autoencoder alone, features": found["floors"]["vae"]["features"]}
         rows += [[name, what, *(r.get(m, "") for m in METRICS)] for what, r in floor.items()]
     return table(["data set", "detector", *METRICS.values()], rows)
+
+
+def floors() -> str:
+    return beside_floors(PRODUCTS)
+
+
+def real() -> str:
+    return beside_floors(REAL)
 
 
 def intervals() -> str:
