@@ -14,6 +14,7 @@ import ledger as claims
 import speed
 
 from ddad import report
+from ddad.calibration import CHOSEN
 
 BOOK = Path(__file__).parent
 PRODUCTS, REAL = ("blister", "board", "fabric"), ("loco_juice_bottle", "mtd")
@@ -75,8 +76,8 @@ def intervals() -> str:
 
 
 def settings() -> str:
-    names = ("T_max", "smallest_bin", "guidance", "lam", "train_length", "tune_epochs", "image_size", "seed")
-    rows = [[name, *(load(name)["settings"][s] for s in names)] for name in recorded(*PRODUCTS, *REAL)]
+    names = ("T_max", "smallest_bin", "guidance", "latent_blur", "lam", "train_length", "tune_epochs", "image_size", "seed")
+    rows = [[name, *(load(name)["settings"].get(s, 0.0) for s in names)] for name in recorded(*PRODUCTS, *REAL)]
     return table(["data set", *names], rows)
 
 
@@ -86,7 +87,7 @@ def regret() -> str:
         found = load(name).get("regret")
         if found:
             best = found["best_on_test"]
-            constants = ", ".join(f"{k} {best[k]}" for k in ("T_max", "smallest_bin", "guidance", "lam"))
+            constants = ", ".join(f"{k} {best[k]}" for k in CHOSEN if k in best)
             rows.append([name, found["images"], found["chosen"]["i_auroc"], found["chosen"]["pro"], best["i_auroc"], best["pro"], constants,
                          f"{found['regret']['i_auroc']:+.3f}", f"{found['regret']['pro']:+.3f}"])
     head = ["data set", "images", "chosen: I-AUROC", "PRO", "best on test: I-AUROC", "PRO", "its constants", "regret I-AUROC", "PRO"]
@@ -114,17 +115,35 @@ def ablation() -> str:
 
 def attempts() -> str:
     rows = []
-    for name, held_out in (("mtd_random_held_out", "at random"), ("mtd", "by tile"), ("mtd_larger_unet", "by tile, drawn anew")):
+    for name, held_out in (("mtd_random_held_out", "at random"), ("mtd_by_tile", "by tile"), ("mtd_larger_unet", "by tile, drawn anew"),
+                           ("mtd", "as the third")):
         found = load(name)
         used, trained = found["settings"], found["record"]["training"]
-        held = next(row for row in found["record"]["calibration"] if all(row[k] == used[k] for k in ("T_max", "smallest_bin", "guidance", "lam")))
+        held = next(row for row in found["record"]["calibration"] if all(row.get(k, 0) == used.get(k, 0) for k in CHOSEN))
         row = [f"{trained['parameters'] / 1e6:.0f} M", held_out, f"{trained['steps']} x {used['train_batch']}", trained["loss"],
-               used["T_max"], held["i_auroc"], held["pro"]]
-        result = found.get("result")                                   # the last was never run on the test set
+               used["T_max"], used.get("latent_blur", 0.0), used["lam"], held["i_auroc"], held["pro"]]
+        result = found.get("result")                                   # the third was never run on the test set
         rows.append([*row, *(result[m] if result else "–" for m in ("i_auroc", "pro")), *(b["pro"] for b in (result["by_size"] if result else ()))])
-    lines = ["U-Net", "held-out pictures", "training steps x batch", "its loss", "chosen T_max", "held-out: I-AUROC", "held-out: PRO",
-             "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones"]
-    return table(["", "first", "second", "third"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
+    lines = ["U-Net", "held-out pictures", "training steps x batch", "its loss", "chosen T_max", "blur of the latent map", "lambda",
+             "held-out: I-AUROC", "held-out: PRO", "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones"]
+    return table(["", "first", "second", "third", "fourth"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
+
+
+def blur() -> str:
+    rows = [[row["data"], f"{row['blur']:g}", row["lam"], *(row[part][m] for part in ("held_out", "test") for m in ("i_auroc", "pro"))]
+            for row in load("latent_blur")]
+    return table(["data", "blur, cells", "lambda", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO"], rows)
+
+
+def corners() -> str:
+    rows = [[row["variant"], row["lam"], row["i_auroc"], row["p_auroc"], row["pro"]] for row in load("mtd_corners")["rows"]]
+    return table(["the maps' scale", "lambda", "I-AUROC", "P-AUROC", "PRO"], rows)
+
+
+def corner_share() -> str:
+    found = load("mtd_corners")
+    shares = [f"{found[name]:.0%}" for name in ("corner_area", "held_out_good", "test_good")]
+    return table(["the corners' share", "of the picture", "of the scores of held-out good tiles", "of good test tiles"], [["", *shares]])
 
 
 def ledger() -> str:
@@ -184,8 +203,8 @@ def _short(text: str) -> str:
 
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, variants, ablation, ledger, receipts,
-                                  robustness, broken)}
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, blur, corner_share, corners, variants, ablation,
+                                  ledger, receipts, robustness, broken)}
 TABLES |= speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 

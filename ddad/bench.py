@@ -212,7 +212,8 @@ def calls(detector: Detector, data: Path) -> dict:
     rows = []
     for precision, chosen in [(settings.precision, paths)] + [("bfloat16", [paths[0], paths[3]])] * (settings.precision != "bfloat16"):
         own = detector.under(settings.change(precision=precision))
-        for path, held in zip(tqdm(chosen, f"calls, {data.name}", leave=False), sweep(own, made, masks, chosen, (settings.lam,))):
+        on_held_out = sweep(own, made, masks, chosen, (settings.lam,), (settings.latent_blur,))
+        for path, held in zip(tqdm(chosen, f"calls, {data.name}", leave=False), on_held_out):
             one = own.under(own.settings.change(**path))
             one.set_ranges(held_out)
             started = time.perf_counter()

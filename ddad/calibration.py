@@ -1,4 +1,4 @@
-"""Choosing T_max, smallest bin, guidance and lambda without test data: held-out good images, and damaged copies of them.
+"""Choosing T_max, smallest bin, guidance, the blur of the latent map and lambda without test data: held-out good images, and damaged copies of them.
 
 The paper's constants belong to Stable Diffusion's autoencoder and its own U-Net. Another latent space has another scale, and
 a step that repaints a part there may not be enough here. So every candidate is tried on good images that training never saw
@@ -18,7 +18,8 @@ from .metrics import PixelRanking
 from .settings import Settings
 
 T_MAX, SMALLEST_BIN = (80, 160, 300, 400, 500, 650), (0.2, 0.6, 1.0)        # the bin as a share of all bins
-GUIDANCE, LAMBDA = (0.33, 0.66), (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+GUIDANCE, BLUR, LAMBDA = (0.33, 0.66), (0.0, 1.0), (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
+CHOSEN = ("T_max", "smallest_bin", "guidance", "latent_blur", "lam")
 
 
 def region(picture: np.ndarray, area: float, rng: np.random.Generator) -> np.ndarray:
@@ -99,8 +100,8 @@ def synthetic_defects(images: Tensor, seed: int) -> tuple[Tensor, np.ndarray]:
     return torch.from_numpy(np.stack(damaged)).permute(0, 3, 1, 2) * 2 - 1, np.stack(masks)
 
 
-def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict], lam=LAMBDA) -> list[dict]:
-    """I-AUROC and PRO of every candidate, with every lambda, on `images` (N, 3, H, W) with `masks` (N, H, W) bool.
+def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict], lam=LAMBDA, blur=BLUR) -> list[dict]:
+    """I-AUROC and PRO of every candidate, with every blur and lambda, on `images` (N, 3, H, W) with `masks` (N, H, W) bool.
 
     An image with an empty mask is good; the maps are scaled by the good ones' range. A candidate is a dict of settings.
     """
@@ -109,20 +110,24 @@ def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict], l
     good = torch.from_numpy(~labels)
     for candidate in tqdm(candidates, "calibrate", leave=False, delay=2):
         changed = detector.under(detector.settings.change(**candidate))
-        A_l, A_f = (torch.cat(part).cpu() for part in zip(*[changed.respond(seen, size)[:2] for seen in observed]))
-        ranges = maps.Ranges.of(A_l[good], A_f[good])
-        for weight in lam:
-            A = maps.combine(A_l, A_f, ranges, detector.settings.change(lam=weight))
-            auroc = roc_auc_score(labels, maps.score(A).numpy())
-            table.append(candidate | {"lam": weight, "i_auroc": float(auroc), "pro": PixelRanking(A.numpy(), masks).pro(0.3)})
+        found = [changed.respond(seen, size)[:3] for seen in observed]
+        A_f = torch.cat([part for _, _, part in found]).cpu()
+        for sigma in blur:
+            settings = changed.settings.change(latent_blur=sigma)
+            A_l = torch.cat([maps.latent_map(seen.z0, z0_hat, size, settings) for seen, (z0_hat, _, _) in zip(observed, found)]).cpu()
+            ranges = maps.Ranges.of(A_l[good], A_f[good])
+            for weight in lam:
+                A = maps.combine(A_l, A_f, ranges, settings.change(lam=weight))
+                auroc = float(roc_auc_score(labels, maps.score(A).numpy()))
+                table.append(candidate | {"latent_blur": sigma, "lam": weight, "i_auroc": auroc, "pro": PixelRanking(A.numpy(), masks).pro(0.3)})
     return table
 
 
 def best(*tables: list[dict]) -> dict:
-    """The candidate and lambda with the best mean of I-AUROC and PRO over the tables, one a product."""
+    """The candidate, blur and lambda with the best mean of I-AUROC and PRO over the tables, one a product."""
     mean = [sum(row["i_auroc"] + row["pro"] for row in rows) for rows in zip(*tables)]
     row = tables[0][mean.index(max(mean))]
-    return {name: row[name] for name in ("T_max", "smallest_bin", "guidance", "lam")}
+    return {name: row[name] for name in CHOSEN}
 
 
 def grid(settings: Settings) -> list[dict]:
@@ -146,7 +151,7 @@ def enough(good: Tensor) -> None:
 def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
     """One choice for all (detector, held-out good images (N, 3, H, W)) pairs, and the table of each.
 
-    T_max and smallest bin first, without guidance, then guidance; lambda with both. At most `calibration_images` of each are
+    T_max and smallest bin first, without guidance, then guidance; blur and lambda with both. At most `calibration_images` of each are
     used, as they are and damaged. ValueError for fewer than eight.
     """
     trials = []

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--size", type=int, default=256, help="pixels a side it will be used at (default 256)")
     one = command("train", train, "Learn one product from its good images; resumes where it stopped.", data, ("out", "folder for the detector"))
     chosen(one), networks(one)
-    one.add_argument("--calibrate", action="store_true", help="choose T_max, smallest bin, guidance and lambda without test data")
+    one.add_argument("--calibrate", action="store_true", help="choose T_max, smallest bin, guidance, latent_blur and lambda without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
                      help="a detector of the same product: nothing is trained; its networks serve the settings of --set, or --preset fast")
     model = ("model", "folder of a detector")
@@ -162,6 +162,7 @@ def _vae(options):
 
 
 def train(options) -> None:
+    from .calibration import CHOSEN
     from .detector import Detector
     from .evaluation import load_held_out, load_train
     from .saved_model import may_hold
@@ -184,8 +185,7 @@ def train(options) -> None:
         forget(checkpoint)
     if not distributed.main():
         return
-    kept = ("T_max", "smallest_bin", "guidance", "lam")
-    print(f"saved {options.out}; threshold {detector.threshold}; " + ", ".join(f"{name} {getattr(detector.settings, name)}" for name in kept))
+    print(f"saved {options.out}; threshold {detector.threshold}; " + ", ".join(f"{name} {getattr(detector.settings, name)}" for name in CHOSEN))
 
 
 def detect(options) -> int:

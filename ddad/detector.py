@@ -84,7 +84,7 @@ class Detector:
 
         held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
         vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
-        T_max, smallest bin, guidance and lambda on the held-out good images and synthetic defects on them, before the features
+        T_max, smallest bin, guidance, blur and lambda on the held-out good images and synthetic defects on them, before the features
         are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`; the encoded images are kept beside
         it, and `training.forget` removes both. Several processes (`distributed`), all given the same images, share out the training
         and the prediction of the held-out images; each does the rest, which is short, for itself. They choose as the main process
@@ -227,14 +227,14 @@ class Detector:
 
     @torch.no_grad()
     def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
-        """Step, reconstruction and both maps of a batch: A_l, A_f, x0_hat, T_hat, b."""
+        """Reconstruction, both maps and step of a batch: z0_hat, A_l, A_f, x0_hat, T_hat, b."""
         b = self.dynamic_noise.bin(seen.d)
         T_hat = self.dynamic_noise.step(b)
         z0_hat = self.denoise(seen.z0, T_hat, static=not self.settings.dynamic, eps=seen.eps)
         x0_hat = self.projection.decode(z0_hat, self.settings.clamp)
         A_l = maps.latent_map(seen.z0, z0_hat, size, self.settings)
         A_f = maps.feature_map(seen.phi_x0, self._phi(x0_hat, self.settings.precision), size, self.settings)
-        return A_l, A_f, x0_hat, T_hat, b
+        return z0_hat, A_l, A_f, x0_hat, T_hat, b
 
     def predict(self, images: Tensor, batch: int = 16) -> Prediction:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
@@ -251,7 +251,7 @@ class Detector:
         for n in tqdm(range(first, end, batch), "detect", leave=False, delay=2):
             x0 = images[n : min(n + batch, end)]
             seen = self.observe(x0, n)
-            parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1]), seen.d)])
+            parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1])[1:], seen.d)])
         A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*distributed.gathered(parts)))
         return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))   # score and map are made by weigh
 

@@ -34,7 +34,7 @@ def build_vae() -> AutoencoderKL:
 def train_weights(out: Path, data: Path, settings: Settings = SETTINGS, vae_settings: Settings = VAE_SETTINGS, device: str = "auto") -> dict:
     """Make the products, train the autoencoder on their good images and a detector for each; the better part of an hour on 2 cores.
 
-    One setting serves all three: T_max, smallest bin, guidance and lambda have the best mean over them on held-out good images and
+    One setting serves all three: T_max, smallest bin, guidance, blur and lambda have the best mean over them on held-out good images and
     synthetic defects. Interrupted, it goes on from the last checkpoint. Returns the results on the test sets.
     """
     make(data)

@@ -5,7 +5,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from .calibration import LAMBDA, best, grid, sweep
+from .calibration import BLUR, CHOSEN, LAMBDA, best, grid, sweep
 from .detector import Detector, Prediction, split
 from .evaluation import TestSet, evaluate, load_held_out, load_test, load_train
 from .manifest import versions, write_json
@@ -70,10 +70,10 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     every: take each n-th test image only, where the whole sweep would take too long.
     """
     images, masks = test.images[::every], test.masks[::every] > 0.5
-    names = ("T_max", "smallest_bin", "guidance", "lam")
-    chosen = {name: getattr(detector.settings, name) for name in names}
-    table = sweep(detector, images, masks, grid(detector.settings) + [{name: chosen[name] for name in names[:3]}], (*LAMBDA, chosen["lam"]))
-    on_test = next(row for row in table if {name: row[name] for name in names} == best(table))
-    of_choice = next(row for row in table if {name: row[name] for name in names} == chosen)
+    chosen = {name: getattr(detector.settings, name) for name in CHOSEN}
+    table = sweep(detector, images, masks, grid(detector.settings) + [{name: chosen[name] for name in CHOSEN[:3]}],
+                  (*LAMBDA, chosen["lam"]), dict.fromkeys((*BLUR, chosen["latent_blur"])))
+    on_test = next(row for row in table if {name: row[name] for name in CHOSEN} == best(table))
+    of_choice = next(row for row in table if {name: row[name] for name in CHOSEN} == chosen)
     return {"chosen": of_choice, "best_on_test": on_test, "images": len(images), "table": table,
             "regret": {name: on_test[name] - of_choice[name] for name in ("i_auroc", "pro")}}

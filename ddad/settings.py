@@ -89,6 +89,7 @@ class Settings:
     # anomaly map, score, evaluation
     map_stages: tuple[int, ...] = (2, 3)        # J
     map_range: str = "held-out"                 # (14) maps scaled to [0, 1] by their range on "held-out" good or all "test" images
+    latent_blur: float = 0.0                    # sigma, in cells of the latent, of a Gaussian over z0 - z0_hat, sign and all; 0: none, as published
     lam: float = 0.85                           # (15) lambda, the latent map's share
     sigma: float = 4.0                          # of the Gaussian, in pixels of an image of 256
     align_corners: bool = False                 # how maps are upsampled (–, a difference without a number)
@@ -113,7 +114,7 @@ class Settings:
         "neighbour_pool": (1, 256), "neighbour_stage": (1, 4), "unet_heads": (0, 32),
         "T_max": (10, 9999), "ddim_steps": (1, 1000), "call_every": (1, 1000), "tune_epochs": (0, 1000),
         "tune_batch": (1, 4096), "lam": (0, 1), "sigma": (0.1, 100), "quantile": (0, 1), "guidance": (0, 1000), "smallest_bin": (1, 1000),
-        "learning_rate": (0, 1), "tune_learning_rate": (0, 1), "weight_decay": (0, 1), "seed": (0, 2**31),
+        "latent_blur": (0, 100), "learning_rate": (0, 1), "tune_learning_rate": (0, 1), "weight_decay": (0, 1), "seed": (0, 2**31),
     }
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """The detector as a whole: what may and what may not change a score, saving and loading, evaluation, calibration, ablation."""
 
 import inspect
+import itertools
 import json
 import math
 import shutil
@@ -426,10 +427,11 @@ def test_calibration_chooses_from_held_out_images(monkeypatch):
     seen, real = [], calibration.sweep
     monkeypatch.setattr(calibration, "sweep", lambda d, i, m, c: seen.append(len(i)) or real(d, i, m, c, (0.0, 1.0)))
     chosen = Detector.fit(good_images(32), tiny(), device="cpu", calibrate=True)
-    table, names = chosen.record["calibration"], ("T_max", "smallest_bin", "guidance", "lam")
+    table, names = chosen.record["calibration"], calibration.CHOSEN
     assert seen == [16, 16]  # the eight held-out images and their damaged copies
-    first, second = table[:8], table[8:]
-    assert {tuple(row[n] for n in names) for row in first} == {(T, b, 0.0, lam) for T in (80, 400) for b in (2, 10) for lam in (0.0, 1.0)}
+    first, second = table[:16], table[16:]
+    tried = itertools.product((80, 400), (2, 10), (0.0,), (0.0, 1.0), (0.0, 1.0))
+    assert {tuple(row[n] for n in names) for row in first} == set(tried)
     step = max(first, key=lambda row: row["i_auroc"] + row["pro"])
     assert {(row["T_max"], row["smallest_bin"]) for row in second} == {(step["T_max"], step["smallest_bin"])}
     left = {round(1 - row["guidance"] * (1 - chosen.abar[step["T_max"]].item()), 1) for row in second}
@@ -441,15 +443,17 @@ def test_calibration_chooses_from_held_out_images(monkeypatch):
         assert not any("test" in name for name in inspect.signature(function).parameters)
 
 
-def test_the_sweep_is_what_predict_gives(fitted):
+@pytest.mark.parametrize("blur", [0.0, 1.0])
+def test_the_sweep_is_what_predict_gives(fitted, blur):
     images, masks = bad_images(3)
     images, masks = torch.cat([good_images(3, seed=50), images]), np.concatenate([np.zeros_like(masks), masks])
-    [row] = calibration.sweep(fitted, images, masks, [{"T_max": 160, "smallest_bin": 4, "guidance": 1.0}], (0.4,))
-    other = fitted.under(fitted.settings.change(T_max=160, smallest_bin=4, guidance=1.0, lam=0.4))
+    [row] = calibration.sweep(fitted, images, masks, [{"T_max": 160, "smallest_bin": 4, "guidance": 1.0}], (0.4,), (blur,))
+    chosen = {"T_max": 160, "smallest_bin": 4, "guidance": 1.0, "latent_blur": blur, "lam": 0.4}
+    other = fitted.under(fitted.settings.change(**chosen))
     other.set_ranges(images[:3])  # the sweep scales by its own good images
     found = other.predict(images)
     assert row["pro"] == pytest.approx(PixelRanking(found.map.numpy(), masks).pro(0.3), abs=1e-6)
-    assert row == {"T_max": 160, "smallest_bin": 4, "guidance": 1.0, "lam": 0.4, "i_auroc": row["i_auroc"], "pro": row["pro"]}
+    assert row == chosen | {"i_auroc": row["i_auroc"], "pro": row["pro"]}
 
 
 def test_calibration_needs_eight_images(fitted):
@@ -461,10 +465,10 @@ def test_one_choice_for_all_products(fitted, monkeypatch):
     figures = iter([0.9, 0.5, 0.6, 0.6, 0.1, 0.1])  # step A then B of product 1, A then B of product 2, the guided ones of both
     monkeypatch.setattr(calibration, "grid", lambda settings: [{"T_max": T, "smallest_bin": 2, "guidance": 0.0} for T in (80, 160)])
     monkeypatch.setattr(calibration, "guided", lambda chosen, detector: [chosen | {"guidance": 1.0}])
-    rows = lambda d, i, m, c: [{**one, "lam": 0.5, "i_auroc": (f := next(figures)), "pro": f} for one in c]
+    rows = lambda d, i, m, c: [{**one, "latent_blur": 1.0, "lam": 0.5, "i_auroc": (f := next(figures)), "pro": f} for one in c]
     monkeypatch.setattr(calibration, "sweep", rows)
     chosen, tables = calibration.choose([(fitted, good_images(8)), (fitted, good_images(8, seed=1))])
-    assert chosen == {"T_max": 80, "smallest_bin": 2, "guidance": 0.0, "lam": 0.5} and [len(table) for table in tables] == [3, 3]
+    assert chosen == {"T_max": 80, "smallest_bin": 2, "guidance": 0.0, "latent_blur": 1.0, "lam": 0.5} and [len(table) for table in tables] == [3, 3]
 
 
 def test_the_grid_fits_the_schedule():
@@ -478,9 +482,9 @@ def test_regret(fitted, monkeypatch):
     monkeypatch.setattr(experiments, "grid", lambda settings: [{"T_max": T, "smallest_bin": 2, "guidance": 0.0} for T in (80, 160)])
     monkeypatch.setattr(experiments, "LAMBDA", (0.0, 0.5))
     found = experiments.regret(fitted, test_set())
-    assert found["images"] == 8 and len(found["table"]) == 9
-    assert {name: found["chosen"][name] for name in ("T_max", "smallest_bin", "guidance", "lam")} == {
-        "T_max": 80, "smallest_bin": 2, "guidance": 4.0, "lam": 0.85}  # fmt: skip
+    assert found["images"] == 8 and len(found["table"]) == 18  # three candidates, two blurs, three lambdas
+    assert {name: found["chosen"][name] for name in calibration.CHOSEN} == {
+        "T_max": 80, "smallest_bin": 2, "guidance": 4.0, "latent_blur": 0.0, "lam": 0.85}  # fmt: skip
     best = max(found["table"], key=lambda row: row["i_auroc"] + row["pro"])
     assert found["best_on_test"] == best and found["regret"]["pro"] == pytest.approx(best["pro"] - found["chosen"]["pro"])
     assert experiments.regret(fitted, test_set(), every=2)["images"] == 4

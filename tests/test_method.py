@@ -74,6 +74,7 @@ ROWS = {
     "map_range": ("held-out", "test", "test"),
     "map_stages": ((2, 3),) * 3,
     "lam": (0.85,) * 3,
+    "latent_blur": (0.0,) * 3,
     "sigma": (4.0,) * 3,
     "guidance": (4.0,) * 3,
     "tune_epochs": (1, 3, 1),
@@ -106,7 +107,7 @@ def test_presets_have_the_values_of_paper_and_code(name):
      ("smallest_bin", 11), ("edge_bin", "left"), ("T_max", 1000), ("T_max", 9), ("level_rounding", "ceil"), ("ddim_steps", 0),
      ("first_call", "above"), ("z0_from", "z"), ("call_every", 0), ("guidance", -1), ("tune_stages", (0, 1)), ("map_stages", (5,)),
      ("map_stages", (-1,)), ("map_stages", "23"), ("lam", 1.01), ("sigma", 0), ("quantile", 2), ("seed", -1), ("seed", True), ("preset", "mine"),
-     ("mask_rule", "nearest"), ("threshold", "best"), ("pro", "100")],
+     ("mask_rule", "nearest"), ("threshold", "best"), ("pro", "100"), ("latent_blur", -1)],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(name, value):
     with pytest.raises(SettingsError, match=f"setting {name}: "):
@@ -572,6 +573,18 @@ def test_latent_map_is_the_mean_over_channels_upsampled():
     assert torch.equal(maps.upsample(difference, 4, tiny()), difference)
 
 
+def test_blurred_latent_map_lets_signs_cancel():
+    z0, z0_hat = torch.randn(2, 3, 8, 8, generator=seeded()), torch.randn(2, 3, 8, 8, generator=seeded(1))
+    by_hand = np.stack([gaussian_filter(x, 1.0, mode="mirror", truncate=4.0) for x in (z0 - z0_hat).flatten(0, 1).numpy()])
+    expected = torch.from_numpy(np.abs(by_hand)).unflatten(0, (2, 3)).mean(1)
+    torch.testing.assert_close(maps.latent_map(z0, z0_hat, 8, tiny(latent_blur=1.0)), expected, rtol=1e-5, atol=1e-5)
+    checks = (torch.arange(8).view(8, 1) + torch.arange(8)) % 2 * 2.0 - 1                         # +1 and -1 in turn: a texture
+    for difference, plain, blurred in ((checks, 1.0, 0.02), (torch.ones(8, 8), 1.0, 1.0)):
+        z0 = difference.expand(1, 3, 8, 8)
+        assert maps.latent_map(z0, 0 * z0, 8, tiny()).mean() == pytest.approx(plain)
+        assert maps.latent_map(z0, 0 * z0, 8, tiny(latent_blur=1.0)).mean() == pytest.approx(blurred, abs=0.02)
+
+
 def test_feature_map_sums_the_chosen_blocks():
     a = [torch.randn(2, c, s, s, generator=seeded(c)) for c, s in ((3, 8), (4, 4), (5, 2))]
     b = [torch.randn(2, c, s, s, generator=seeded(c + 9)) for c, s in ((3, 8), (4, 4), (5, 2))]
@@ -932,10 +945,10 @@ def test_regions_have_about_the_area_asked_for(area):
 
 def test_best_takes_the_largest_mean_over_products():
     def row(T_max, auroc, pro):
-        return {"T_max": T_max, "smallest_bin": 2, "guidance": 1.0, "lam": 0.5, "i_auroc": auroc, "pro": pro}
+        return {"T_max": T_max, "smallest_bin": 2, "guidance": 1.0, "latent_blur": 0.0, "lam": 0.5, "i_auroc": auroc, "pro": pro}
 
     one, two = [row(80, 0.9, 0.9), row(160, 0.8, 0.8), row(240, 0.7, 1.0)], [row(80, 0.5, 0.5), row(160, 0.8, 0.8), row(240, 0.6, 0.6)]
-    assert calibration.best(one) == {"T_max": 80, "smallest_bin": 2, "guidance": 1.0, "lam": 0.5}
+    assert calibration.best(one) == {"T_max": 80, "smallest_bin": 2, "guidance": 1.0, "latent_blur": 0.0, "lam": 0.5}
     assert calibration.best(one, two)["T_max"] == 160
     assert calibration.best([row(80, 0.2, 0.9), row(160, 0.9, 0.3)])["T_max"] == 160
 

@@ -18,10 +18,14 @@ export function upsample(values, h, size, {align_corners}) {
   return out;
 }
 
-/** A_l: |z0 - z0_hat|, mean over the channels of latents of shape [C, h, h], upsampled. */
+/** A_l: |z0 - z0_hat|, blurred before where latent_blur says so, mean over the channels of latents of shape [C, h, h], upsampled. */
 export function latentMap(z0, z0_hat, [C, h], size, settings) {
   const mean = new Float32Array(h * h);
-  for (let n = 0; n < z0.length; n++) mean[n % (h * h)] += Math.abs(z0[n] - z0_hat[n]) / C;
+  for (let c = 0; c < C; c++) {
+    const channel = Float32Array.from({length: h * h}, (_, n) => z0[c * h * h + n] - z0_hat[c * h * h + n]);
+    const difference = settings.latent_blur ? smooth(channel, h, settings.latent_blur) : channel;
+    difference.forEach((value, n) => { mean[n] += Math.abs(value) / C; });
+  }
   return upsample(mean, h, size, settings);
 }
 
