@@ -116,7 +116,7 @@ def ablation() -> str:
 def attempts() -> str:
     rows = []
     for name, held_out in (("mtd_random_held_out", "at random"), ("mtd_by_tile", "by tile"), ("mtd_larger_unet", "by tile, drawn anew"),
-                           ("mtd", "as the third")):
+                           ("mtd", "as the third"), ("mtd_larger_unet_blur", "as the third")):
         found = load(name)
         used, trained = found["settings"], found["record"]["training"]
         held = next(row for row in found["record"]["calibration"] if all(row.get(k, 0) == used.get(k, 0) for k in CHOSEN))
@@ -126,7 +126,7 @@ def attempts() -> str:
         rows.append([*row, *(result[m] if result else "–" for m in ("i_auroc", "pro")), *(b["pro"] for b in (result["by_size"] if result else ()))])
     lines = ["U-Net", "held-out pictures", "training steps x batch", "its loss", "chosen T_max", "blur of the latent map", "lambda",
              "held-out: I-AUROC", "held-out: PRO", "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones"]
-    return table(["", "first", "second", "third", "fourth"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
+    return table(["", "first", "second", "third", "fourth", "fifth"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
 
 
 def blur() -> str:

@@ -51,6 +51,30 @@ def speed_layouts_gpu() -> str:
     return speed_layouts(GPU)
 
 
+def speed_gpu_networks() -> str:
+    """Each network recorded as one CUDA graph, in three forms; and what a detection would take with them, by a sum."""
+    found, rows = json.loads((BOOK / "results" / "gpu_networks.json").read_text(encoding="utf-8")), []
+    forms = ("autocast", "weights in 16 bits", "the same, NCHW", "compiled")
+    for scale, title in (("laptop", "small"), ("paper", "paper")):
+        took = found["seconds"][scale]
+        for key, name in (("encode", "encoder"), ("unet", "U-Net, a call"), ("decode", "decoder"), ("phi", "features")):
+            rows.append([f"{title}: {name}", *(f"{1000 * took[key][form]:.1f} ms" for form in forms), f"{took[key]['compiling']:.0f} s"])
+        calls = {form: sum(took[key][form] for key in ("encode", "decode", "phi")) + found["calls"] * took["unet"][form] for form in forms}
+        whole = {form: took["predict"] - calls["autocast"] + calls[form] for form in forms}
+        rows.append([f"{title}: official evaluation over a detection, by a sum", *(f"{took['official'] / whole[form]:.1f}" for form in forms), ""])
+    head = [f"{found['images']} pictures, {found['gpu'].removeprefix('NVIDIA ')}, bfloat16", *forms, "compiling"]
+    return table(head, rows)
+
+
+def speed_gpu_step() -> str:
+    """A training step of the paper's U-Net on a GPU, before and after it was recorded."""
+    found = json.loads((BOOK / "results" / "gpu_networks.json").read_text(encoding="utf-8"))["train_step"]
+    forms = {"as it was": "as it was", "AdamW fused": "AdamW fused", "recorded": "and recorded", "compiled": "compiled instead"}
+    rows = [[precision, *(f"{1000 * found[precision][form]:.0f} ms" if form in found[precision] else "" for form in forms)]
+            for precision in ("float32", "bfloat16")]
+    return table(["a step of 30", *forms.values()], rows) + f"\n\nCompiling took {found['compiling']:.0f} s."
+
+
 def speed_training() -> str:
     rows = []
     for record, name in ((CPU, "training"), (CPU, "training, paper"), (GPU, "training"), (GPU, "training, paper")):
@@ -164,5 +188,6 @@ def recorded(make):
     return table_of
 
 
-TABLES = {f.__name__: recorded(f) for f in (speed_detection, speed_layouts, speed_layouts_gpu, speed_training, speed_calls, speed_gpu_metrics,
-                                            speed_metric, speed_scaling, speed_memory, speed_memory_measured, speed_start_up)}
+TABLES = {f.__name__: recorded(f) for f in (speed_detection, speed_layouts, speed_layouts_gpu, speed_gpu_networks, speed_training, speed_gpu_step,
+                                            speed_calls, speed_gpu_metrics, speed_metric, speed_scaling, speed_memory, speed_memory_measured,
+                                            speed_start_up)}
