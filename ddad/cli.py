@@ -26,6 +26,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--preset", help="clean (default), fast, paper or official")
         one.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings to change; `ddad settings` lists them")
 
+    def compiling(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--compile", action="store_true", help="compile the networks first: a minute or more, for thousands of pictures on a GPU")
+
     def networks(one: argparse.ArgumentParser) -> None:
         one.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
         one.add_argument("--vae", help="autoencoder: Hugging Face id, folder, embedded, pixels, or FILE.py:CALLABLE")
@@ -51,11 +54,11 @@ def parser() -> argparse.ArgumentParser:
     model = ("model", "folder of a detector")
     one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", model,
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
-    networks(one)
+    networks(one), compiling(one)
     one.add_argument("--maps", choices=("png16", "npy"), default="png16", help="16-bit pictures (65535 = twice the threshold) or float32 arrays")
     one.add_argument("--skip-bad", action="store_true", help="exit with 0 although pictures that cannot be read were left out; they are still named")
     one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", model, data)
-    networks(one)
+    networks(one), compiling(one)
     one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
     one.add_argument("--floors", action="store_true", help="also nearest neighbours alone and the autoencoder alone")
     one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
@@ -194,6 +197,8 @@ def detect(options) -> int:
     from .inspection import inspect
     pictures = list_images(options.images)
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
+    if options.compile:
+        detector.compile()
     lines = inspect(detector, pictures, options.out, options.maps)
     flagged, refused = sum(bool(line.get("anomalous")) for line in lines), [line["error"] for line in lines if "error" in line]
     print(f"{len(lines) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
@@ -220,12 +225,14 @@ def evaluate(options) -> None:
     from .manifest import versions, write_json
     detector = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device)
     test = evaluation.load_test(options.data, detector.settings)
+    if options.compile:
+        detector.compile()
     result, found = evaluation.evaluate(detector, test, options.bootstrap)
     if not distributed.main():                                         # the rest is one process's work
         return
     rows = {options.data.name: result}
     report = {"result": result, "settings": detector.settings.as_dict(), "record": detector.record, "versions": versions(),
-              "device": str(detector.device)}
+              "device": str(detector.device), "compiled": detector.compiled}
     if options.floors:
         report["floors"] = floors(detector, evaluation.load_train(options.data, detector.settings), test)
         rows |= {"neighbours alone": report["floors"]["neighbours"], "PatchCore": report["floors"]["patchcore"]}

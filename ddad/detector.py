@@ -1,12 +1,14 @@
 """Detector: the thin conductor. It calls the rooms of the method in the order data flows, and holds no mathematics itself."""
 from __future__ import annotations
 
+import subprocess
 import time
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -24,6 +26,7 @@ from .scaled_denoising import scaled_denoising
 from .settings import Settings, SettingsError, preset
 from .training import SHAPING, kept_latents, train_noise_predictor
 
+TOGETHER = 256                  # maps that are weighed at once
 # The settings that the networks of a detector were trained with.
 NETWORKS = (*SHAPING, "features", "tune_epochs", "tune_batch", "tune_learning_rate", "tune_stages", "tune_level", "tune_cosine", "tune_batch_norm",
             "tune_gradient")
@@ -72,6 +75,7 @@ class Detector:
         self.unet, self.phi = (network.to(device, memory_format=torch.channels_last) for network in (unet.eval(), phi))
         self.abar = alpha_bar(settings, device)
         self.graphs: dict = {}                                         # on a CUDA device, the last call of the U-Net that was recorded
+        self.compiled = False
         self.dynamic_noise: DynamicNoise | None = None
         self.ranges: maps.Ranges | None = None
         self.threshold: float | None = None
@@ -170,6 +174,29 @@ class Detector:
         return scaled_denoising(eps_theta, z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,
                                 start=start, callback=callback, zero_first=static and self.settings.static_first_step == "zeroed")
 
+    def compile(self, batch: int = 16) -> Detector:
+        """This detector, its networks compiled by `torch.compile` for batches of so many images, with a short last one filled up.
+
+        Takes seconds to minutes, anew in every process: for thousands of images on a GPU. Results differ by rounding. An
+        autoencoder other than diffusers' is left as it is. Raises ModelError where this machine lacks a compiler; the detector is then as before.
+        """
+        vae = self.projection.vae
+        parts = (vae.encoder, vae.decoder) if isinstance(vae, (AutoencoderKL, AutoencoderTiny)) else ()
+        networks = (self.unet, self.phi, *parts)
+        for network in networks:
+            network.compile(dynamic=False)
+        self.graphs.clear()                                            # of the network as it was
+        self.compiled = True
+        try:
+            self.predict(torch.zeros(batch, 3, self.settings.image_size, self.settings.image_size), batch)
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            for network in networks:
+                network._compiled_call_impl = None                     # what `compile` set; torch has no method to undo it
+            self.compiled = False
+            raise ModelError(f"torch.compile does not work on this machine ({type(error).__name__}: {str(error).splitlines()[0]}); install a "
+                             "C++ compiler, on a GPU also Triton, or leave compiling out") from error
+        return self
+
     def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
         draws = torch.Generator().manual_seed(self.settings.seed + 1)
 
@@ -247,19 +274,27 @@ class Detector:
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (3, size, size):
             given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise ValueError(f"images must be a tensor (N, 3, {size}, {size}) in [-1, 1], as data.read_images gives them, not {given}")
-        parts, (first, end) = [], distributed.share(len(images))
+        own, (first, end) = [], distributed.share(len(images))
         for n in tqdm(range(first, end, batch), "detect", leave=False, delay=2):
             x0 = images[n : min(n + batch, end)]
+            count = len(x0)
+            if self.compiled and count < batch:                        # compiled for one shape
+                x0 = torch.cat([x0, x0[-1:].expand(batch - count, -1, -1, -1)])
             seen = self.observe(x0, n)
-            parts.append([part.cpu() for part in (*self.respond(seen, x0.shape[-1])[1:], seen.d)])
-        A_l, A_f, x0_hat, T_hat, b, d = (torch.cat(part) for part in zip(*distributed.gathered(parts)))
+            found = (*self.respond(seen, size)[1:], seen.d)
+            own = own or [torch.empty(end - first, *part.shape[1:], dtype=part.dtype) for part in found]
+            for whole, part in zip(own, found):                        # into its place: parts joined at the end would be there twice
+                whole[n - first :][:count] = part[:count]
+        shares = [share for share in distributed.gathered([own]) if share]
+        A_l, A_f, x0_hat, T_hat, b, d = shares[0] if len(shares) == 1 else map(torch.cat, zip(*shares))
         return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))   # score and map are made by weigh
 
     def weigh(self, found: Prediction) -> Prediction:
         """The prediction with its map and score made, or made anew, from its latent and feature map by these settings."""
         from_held_out = self.settings.map_range == "held-out" and self.ranges
         ranges = self.ranges if from_held_out else maps.Ranges.of(found.latent_map, found.feature_map)
-        A = maps.combine(found.latent_map, found.feature_map, ranges, self.settings)
+        pairs = zip(found.latent_map.split(TOGETHER), found.feature_map.split(TOGETHER))
+        A = torch.cat([maps.combine(A_l.to(self.device), A_f.to(self.device), ranges, self.settings).cpu() for A_l, A_f in pairs])
         if not A.isfinite().all():
             raise ModelError("the map holds NaN or infinity, which comes from the detector's weights or from the images given; make them anew")
         return replace(found, map=A, score=maps.score(A))

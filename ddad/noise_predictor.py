@@ -71,18 +71,17 @@ def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     return replay
 
 
-def captured(predict: Callable[[Tensor, Tensor], Tensor], z_t: Tensor, t: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """`predict`, as `epsilon` makes it, for inputs of these shapes on a CUDA device, recorded once: one launch in place of hundreds.
+def captured(run: Callable[..., Tensor], *inputs: Tensor) -> Callable[..., Tensor]:
+    """`run`, for tensors of these shapes on a CUDA device, recorded once: one launch in place of hundreds.
 
-    z_t (B, C, h, w) float32 and t (B,) int64 give shapes and device, not values. Not for several threads at once: all calls share
-    the graph's memory.
+    inputs give shapes, types and device, not values. Not for several threads at once: all calls share the graph's memory.
     """
-    z_t, t = z_t.clone(), t.clone()
-    with torch.cuda.device(z_t.device):                                # of several GPUs, the one of the network
-        replay = cuda_graph(lambda: predict(z_t, t))
+    own = [one.clone() for one in inputs]
+    with torch.cuda.device(own[0].device):                             # of several GPUs, the one of the network
+        replay = cuda_graph(lambda: run(*own))
 
-    def predict_again(new_z_t: Tensor, new_t: Tensor) -> Tensor:
-        z_t.copy_(new_z_t)
-        t.copy_(new_t)
+    def run_again(*inputs: Tensor) -> Tensor:
+        for place, given in zip(own, inputs, strict=True):
+            place.copy_(given)
         return replay().clone()
-    return predict_again
+    return run_again

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from . import distributed
 from .latent_projection import draw, mixed
-from .noise_predictor import alpha_bar, epsilon_loss
+from .noise_predictor import alpha_bar, captured, epsilon_loss
 from .settings import Settings, SettingsError
 from .writing import whole
 
@@ -39,10 +39,12 @@ def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
     return peak * (i + 1) / rise if i < rise else peak * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise))) / 2
 
 
-def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], steps: int, what: str, settings: Settings,
-             checkpoint: Path | None = None, every: int = 250) -> dict:
-    """AdamW with averaged weights on `loss_at(draws)`, a scalar loss whose randomness all comes from `draws`; a record.
+def optimise(model: nn.Module, batch_at: Callable[[torch.Generator], tuple[Tensor, ...]], loss_of: Callable[..., Tensor], steps: int, what: str,
+             settings: Settings, checkpoint: Path | None = None, every: int = 250) -> dict:
+    """AdamW with averaged weights on `loss_of(*batch_at(draws))`, a scalar loss whose randomness all comes from `draws`; a record.
 
+    On one CUDA device the loss and its gradients are recorded as a graph at the first step: `batch_at` gives tensors of the same
+    shapes at each, and `loss_of` does not wait for the device.
     `model` ends frozen, in evaluation mode, with the averaged weights. With `checkpoint`, a .safetensors path, the state is
     kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings, or when
     several processes do not see the same file. Of several processes the main one writes it, and losses are the mean over all.
@@ -50,28 +52,39 @@ def optimise(model: nn.Module, loss_at: Callable[[torch.Generator], Tensor], ste
     made_with = json.dumps({"what": what, "steps": steps} | {name: settings.as_dict()[name] for name in SHAPING})
     names, weights = zip(*model.train().named_parameters())
     averaged = [w.detach().clone() for w in weights]
-    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    on_cuda = weights[0].device.type == "cuda"
+    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=on_cuda)
     done, losses = 0, []
     if checkpoint is not None and checkpoint.exists():
         done, losses = _resume(checkpoint, names, weights, averaged, optimiser, made_with)
     if checkpoint is not None and len(set(distributed.gathered([done]))) > 1:
         raise SettingsError(f"{checkpoint} is not the same file for all processes; keep it in a folder that all machines share, or delete it")
+
+    def with_gradients(*batch: Tensor) -> Tensor:
+        optimiser.zero_grad(set_to_none=False)                         # a graph adds up gradients where they lie
+        loss = loss_of(*batch)
+        loss.backward()
+        return loss.detach()
+
+    step, to_record = with_gradients, on_cuda and distributed.processes() == 1
     for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1, delay=2, disable=not distributed.main()):
-        loss = loss_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
+        batch = batch_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
+        if to_record:
+            step, to_record = captured(with_gradients, *batch), False
+        loss = step(*batch)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)
-        optimiser.zero_grad()
-        loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         decay = min(settings.ema, (1 + i) / (10 + i))                 # short memory first, or the random start would linger
         torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)
-        losses.append(distributed.mean(loss.detach()))
+        losses.append(distributed.mean(loss))
         if checkpoint is not None and distributed.main() and ((i + 1) % every == 0 or i + 1 == steps):
             _save(checkpoint, i + 1, losses, names, weights, averaged, optimiser, made_with)
     with torch.no_grad():
         for w, a in zip(weights, averaged):
             w.copy_(a)
+    optimiser.zero_grad()                                              # as much memory as the weights
     model.eval().requires_grad_(False)
     tail = [float(x) for x in losses[-100:]]
     return {"steps": steps, "loss": sum(tail) / max(1, len(tail)), "parameters": sum(w.numel() for w in weights)}
@@ -92,15 +105,18 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None, set
     first, end = distributed.share(B)
     weight = (end - first) * P / B                                    # makes the mean over the processes the whole batch's
 
-    def loss_at(draws: torch.Generator) -> Tensor:
+    def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
         rows = torch.randint(len(mean), (B,), generator=draws).to(device)
         z0 = draw(mean[rows], None if std is None else std[rows], settings.posterior, draws)
         t = torch.randint(settings.timesteps, (len(z0),), generator=draws).to(device)
         eps = torch.randn(z0.shape, generator=draws).to(device)
-        with mixed(device, settings.train_precision):
-            return weight * epsilon_loss(network, z0[first:end], t[first:end], eps[first:end], abar)
+        return z0[first:end], t[first:end], eps[first:end]
 
-    return optimise(unet, loss_at, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint) | shared
+    def loss_of(z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        with mixed(device, settings.train_precision):
+            return weight * epsilon_loss(network, z0, t, eps, abar)
+
+    return optimise(unet, batch_at, loss_of, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint) | shared
 
 
 def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Path | None = None) -> dict:
@@ -109,13 +125,19 @@ def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Pa
     Half of the pictures get patches of others, with their colours exchanged: a pretrained autoencoder has seen more than good
     parts, and so must draw a defect as well as a good part. Loss: mean absolute error and 1e-6 of the KL divergence.
     """
-    def loss_at(draws: torch.Generator) -> Tensor:
-        x0 = patched(images[torch.randint(len(images), (settings.train_batch,), generator=draws)], draws)
-        posterior = vae.encode(x0).latent_dist
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=draws)
-        return F.l1_loss(vae.decode(z).sample, x0) + 1e-6 * posterior.kl().mean()
+    down = 2 ** (len(vae.config.block_out_channels) - 1)
+    latent = (settings.train_batch, vae.config.latent_channels, images.shape[-2] // down, images.shape[-1] // down)
 
-    record = optimise(vae, loss_at, settings.steps_for(len(images)), "train VAE", settings, checkpoint)
+    def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
+        rows = torch.randint(len(images), (settings.train_batch,), generator=draws)
+        return patched(images[rows], draws), torch.randn(latent, generator=draws)
+
+    def loss_of(x0: Tensor, eps: Tensor) -> Tensor:
+        posterior = vae.encode(x0).latent_dist
+        x0_hat = vae.decode(posterior.mean + posterior.std * eps).sample
+        return F.l1_loss(x0_hat, x0) + 1e-6 * posterior.kl().mean()
+
+    record = optimise(vae, batch_at, loss_of, settings.steps_for(len(images)), "train VAE", settings, checkpoint)
     with torch.no_grad():
         z = torch.cat([vae.encode(x0).latent_dist.mean for x0 in images.split(16)])
         x0 = images[:: max(1, len(images) // 64)]
@@ -167,6 +189,7 @@ def _resume(path: Path, names, weights, averaged, optimiser, made_with: str) -> 
         for name, w, a in zip(names, weights, averaged):
             w.copy_(tensors[f"weight/{name}"])
             a.copy_(tensors[f"average/{name}"])
-            optimiser.state[w] = {"step": torch.tensor(float(done)), "exp_avg": tensors[f"first/{name}"].to(w.device),
+            counter = torch.tensor(float(done), device=w.device if w.device.type == "cuda" else "cpu")      # where AdamW keeps it
+            optimiser.state[w] = {"step": counter, "exp_avg": tensors[f"first/{name}"].to(w.device),
                                   "exp_avg_sq": tensors[f"second/{name}"].to(w.device)}
     return done, list(tensors["losses"])

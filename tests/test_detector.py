@@ -315,6 +315,28 @@ def test_a_damaged_file_is_named(saved, name):
         Detector.from_pretrained(saved, device="cpu")
 
 
+def test_a_compiled_detector_fills_its_batches_up(saved, monkeypatch, test_images):
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: None)
+    plain, filled = (Detector.from_pretrained(saved, device="cpu") for _ in range(2))
+    filled.compile(batch=4)
+    sizes = []
+    filled.unet.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    close(filled.predict(test_images, batch=4), plain.predict(test_images, batch=4), atol=1e-6)
+    assert len(test_images) % 4 and set(sizes) == {4}
+
+
+def test_a_machine_that_cannot_compile(saved, monkeypatch, tmp_path, test_images):
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (str(tmp_path / "no-compiler"),))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))       # what was compiled once would be found again
+    found = Detector.from_pretrained(saved, device="cpu")
+    with pytest.raises(ModelError, match="torch.compile does not work on this machine.*C\\+\\+ compiler"):
+        found.compile(batch=2)
+    close(found.predict(test_images), Detector.from_pretrained(saved, device="cpu").predict(test_images), atol=0)
+    assert not found.compiled
+
+
 def test_weights_that_do_not_fit(saved, fitted):
     save_file(build_unet(tiny(unet_channels=(64,)), 192, 8).state_dict(), saved / UNET)
     change_manifest(saved, sha256={STATE: sha256(saved / STATE), UNET: sha256(saved / UNET)})

@@ -4,7 +4,8 @@ import torch
 from conftest import bad_images, good_images, tiny, tiny_vae
 
 from ddad import Detector
-from ddad.noise_predictor import captured, epsilon
+from ddad.noise_predictor import alpha_bar, build_unet, captured, epsilon, epsilon_loss
+from ddad.training import optimise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -77,6 +78,62 @@ def test_16_bits_stay_finite_and_near(saved):
     exact, short = (detector.under(detector.settings.change(precision=precision)).predict(images) for precision in ("float32", "bfloat16"))
     assert short.map.isfinite().all() and short.T_hat.equal(exact.T_hat)
     torch.testing.assert_close(short.score, exact.score, rtol=0.05, atol=0.05)
+
+
+def test_compiled_networks_give_what_they_gave(saved):
+    images = torch.cat([good_images(3, seed=7), bad_images(4)[0]])
+    plain, compiled = (Detector.from_pretrained(saved, device="cuda", vae=tiny_vae()) for _ in range(2))
+    compiled.compile(batch=4)
+    for precision, near in (("float32", 1e-3), ("bfloat16", 0.05)):
+        here, there = (one.under(one.settings.change(precision=precision)).predict(images, batch=4) for one in (compiled, plain))
+        assert here.T_hat.equal(there.T_hat)
+        torch.testing.assert_close(here.score, there.score, rtol=near, atol=near)
+
+
+def test_a_recorded_step_has_the_gradients_of_its_own_batch():
+    torch.manual_seed(0)
+    unet, abar = build_unet(tiny(), 4, 8).cuda(), alpha_bar(tiny(), "cuda")
+
+    def step(*batch):
+        unet.zero_grad(set_to_none=False)
+        loss = epsilon_loss(unet, *batch, abar)
+        loss.backward()
+        return loss.detach()
+
+    draws = torch.Generator("cuda").manual_seed(0)
+    batches = [(torch.randn(4, 4, 8, 8, device="cuda", generator=draws), torch.randint(1000, (4,), device="cuda", generator=draws),
+                torch.randn(4, 4, 8, 8, device="cuda", generator=draws)) for _ in range(3)]
+    recorded = captured(step, *batches[0])
+    for batch in batches:
+        loss, found = recorded(*batch), [w.grad.clone() for w in unet.parameters()]
+        torch.testing.assert_close(loss, step(*batch), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, [w.grad for w in unet.parameters()], rtol=1e-2, atol=1e-3)
+
+
+def test_an_interrupted_training_ends_like_an_undisturbed_one(tmp_path):
+    settings, abar, z0 = tiny(), alpha_bar(tiny(), "cuda"), torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def train(path, stop_at=None):
+        torch.manual_seed(0)
+        unet, calls = build_unet(settings, 4, 8).cuda(), []
+
+        def batch_at(draws):
+            if len(calls) == stop_at:
+                raise KeyboardInterrupt
+            calls.append(1)
+            eps, t = torch.randn(z0.shape, generator=draws), torch.randint(1000, (6,), generator=draws)
+            return z0.cuda(), t.cuda(), eps.cuda()
+
+        optimise(unet, batch_at, lambda *batch: epsilon_loss(unet, *batch, abar), 7, "test", settings, path, every=3)
+        return torch.cat([w.flatten() for w in unet.parameters()])
+
+    torch.manual_seed(0)
+    start = torch.cat([w.detach().flatten() for w in build_unet(settings, 4, 8).cuda().parameters()])
+    whole, path = train(None), tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(path, stop_at=5)
+    # A GPU adds in an order of its own, and AdamW makes much of a small gradient's rounding: near beside the way the weights went.
+    assert (train(path) - whole).abs().mean() < 0.05 * (whole - start).abs().mean()
 
 
 def test_training_goes_on_from_its_checkpoint(tmp_path):

@@ -801,14 +801,14 @@ def run_training(path=None, stop_at=None, seed=0, steps=7, **changes):
     unet, abar, z0 = build_unet(settings, 4, 4), alpha_bar(settings), torch.randn(6, 4, 4, 4, generator=seeded())
     calls = []
 
-    def loss_at(draws):
+    def batch_at(draws):
         if len(calls) == stop_at:
             raise KeyboardInterrupt
         calls.append(1)
         rows = torch.randint(6, (4,), generator=draws)
-        return epsilon_loss(unet, z0[rows], torch.randint(1000, (4,), generator=draws), torch.randn(4, 4, 4, 4, generator=draws), abar)
+        return z0[rows], torch.randint(1000, (4,), generator=draws), torch.randn(4, 4, 4, 4, generator=draws)
 
-    record = training.optimise(unet, loss_at, steps, "test", settings, path, every=3)
+    record = training.optimise(unet, batch_at, lambda *batch: epsilon_loss(unet, *batch, abar), steps, "test", settings, path, every=3)
     return unet.state_dict(), record, len(calls)
 
 
@@ -889,11 +889,13 @@ def test_training_learns():
 
     model, settings, abar = Scale(), tiny(learning_rate=0.05, ema=0.9), alpha_bar(preset())
 
-    def loss_at(draws):
-        z0, eps = torch.randn(512, generator=draws), torch.randn(512, generator=draws)
+    def batch_at(draws):
+        return torch.randn(512, generator=draws), torch.randn(512, generator=draws)
+
+    def loss_of(z0, eps):
         return (model.a * q_sample(z0, abar[300], eps) - eps).square().mean()
 
-    training.optimise(model, loss_at, 150, "test", settings)
+    training.optimise(model, batch_at, loss_of, 150, "test", settings)
     assert model.a.item() == pytest.approx((1 - abar[300]).sqrt().item(), abs=0.05)
 
 
