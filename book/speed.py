@@ -74,7 +74,8 @@ def speed_gpu_step() -> str:
     """A training step of the paper's U-Net on a GPU: as training took it, with a fused AdamW, and with that recorded or compiled."""
     found = load("gpu_networks")
     steps = found["train_step"]
-    forms = {"as it was": "as training took it", "AdamW fused": "AdamW fused", "recorded": "that, recorded: as it does now", "compiled": "that, compiled"}
+    forms = {"as it was": "as training took it", "AdamW fused": "AdamW fused", "recorded": "that, recorded: as it does now",
+             "compiled": "that, compiled"}
     rows = [[precision, *(f"{1000 * steps[precision][form]:.0f} ms" if form in steps[precision] else "" for form in forms)]
             for precision in ("float32", "bfloat16")]
     return table([f"a step of {found['train_batch']}", *forms.values()], rows) + f"\n\nCompiling took {steps['compiling']:.0f} s."
