@@ -248,9 +248,9 @@ def test_evaluate(model, product, tmp_path, capsys):
     out = tmp_path / "results.json"
     assert main(["evaluate", str(model), str(product), "--device", "cpu", "--out", str(out), "--floors", "--bootstrap", "3"]) == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert set(report) == {"result", "settings", "record", "versions", "device", "floors"} and len(report["result"]["interval"]) == 3
+    assert set(report) == {"result", "settings", "record", "versions", "device", "compiled", "floors"} and len(report["result"]["interval"]) == 3
     assert "I-AUROC" in printed and "neighbours alone" in printed and f"{report['result']['pro']:.4f}" in printed
-    assert report["settings"]["preset"] == "clean" and report["device"] == "cpu"
+    assert report["settings"]["preset"] == "clean" and report["device"] == "cpu" and report["compiled"] is False
     assert main(["evaluate", str(model), str(product), "--device", "cpu"]) == 0
     assert json.loads((model / "results.json").read_text())["result"]["i_auroc"] == report["result"]["i_auroc"]
     Detector.from_pretrained(model, device="cpu")
