@@ -129,6 +129,25 @@ def attempts() -> str:
     return table(["", "first", "second", "third", "fourth", "fifth"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
 
 
+def flips() -> str:
+    """The sixth attempt: what held-out pictures with either kind of defect choose, the best on the test pictures, and the floors there."""
+    found = load("mtd_flips")
+    total = lambda part: lambda row: row[part]["i_auroc"] + row[part]["pro"]
+    ways = {"held-out, synthetic defects": total("held_out"), "held-out, faint defects": total("faint"), "test, I-AUROC and PRO": total("test"),
+            "test, I-AUROC": lambda row: row["test"]["i_auroc"]}
+    rows = []
+    for way, key in ways.items():
+        row = max(found["rows"], key=key)
+        features = f"{row['features']}, blocks {', '.join(map(str, row['map_stages']))}" if row["lam"] < 1 else "–"
+        rows.append([way, row["T"], row["lam"], "–" if row["latent_blur"] is None else row["latent_blur"], features,
+                     "each position" if row["ranges"] == "position" else "whole map",
+                     *(f"{row[part]['i_auroc']:.3f} / {row[part]['pro']:.3f}" for part in ("held_out", "faint", "test"))])
+    rows += [["neighbours alone" if name == "neighbours" else "PatchCore", "", "", "", features, "", "", "",
+              f"{one['i_auroc']:.3f} / {one['pro']:.3f}"] for features, floors in found["floors"].items() for name, one in floors.items()]
+    head = ["best of all by", "step", "lambda", "blur", "features", "one scale for", "held-out", "faint", "test"]
+    return table(head, rows) + f"\n\n{len(found['rows'])} combinations; each cell gives I-AUROC / PRO."
+
+
 def blur() -> str:
     rows = [[row["data"], f"{row['blur']:g}", row["lam"], *(row[part][m] for part in ("held_out", "test") for m in ("i_auroc", "pro"))]
             for row in load("latent_blur")]
@@ -203,7 +222,7 @@ def _short(text: str) -> str:
 
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, blur, corner_share, corners, variants, ablation,
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, flips, blur, corner_share, corners, variants, ablation,
                                   ledger, receipts, robustness, broken)}
 TABLES |= speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
