@@ -35,7 +35,7 @@ from ddad.embedded import WEIGHTS
 from ddad.products import plan, render
 
 MAP, SCORE, SECONDS, GAP = 1e-2, 0.01, 4.0, 250      # the last one in milliseconds
-VARIANTS = ({"T_max": 160, "guidance": 1.5, "lam": 0.3}, {"call_every": 2, "latent_blur": 1.0},
+VARIANTS = ({"T_max": 160, "guidance": 1.5, "lam": 0.3}, {"call_every": 4, "latent_blur": 1.0},
             {"dynamic": False, "static_first_step": "zeroed", "first_call": "below"},
             {"z0_from": "e", "align_corners": True, "edge_bin": "lower", "level_rounding": "half-up"})
 

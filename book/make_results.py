@@ -222,8 +222,8 @@ def _short(text: str) -> str:
 
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses an altered file
 RECEIPTS = {path.stem: report.read_receipt(path) for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, flips, blur, corner_share, corners, variants, ablation,
-                                  ledger, receipts, robustness, broken)}
+TABLES = {f.__name__: f for f in (demo, floors, by_size, real, intervals, settings, regret, attempts, flips, blur, corner_share, corners, variants,
+                                  ablation, ledger, receipts, robustness, broken)}
 TABLES |= speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt) for name, receipt in RECEIPTS.items() for title, make in report.TABLES.items()}
 

@@ -105,8 +105,12 @@ def speed_gpu_metrics() -> str:
     return table(["on the GPU", "calls", "I-AUROC differs by", "PRO differs by"], rows)
 
 
+SHORT = ("juice bottle, 1500 steps of training", "mtd, 500 steps of training, T_max 650")      # measured with other work running beside it
+
+
 def _curves() -> dict[str, list[dict]]:
-    return {name.removeprefix("calls, "): part["rows"] for name, part in sections(CPU).items() if name.startswith("calls, ")}
+    title = lambda name: name.removeprefix("calls, ").removeprefix("loco_").replace("_bottle", " bottle")
+    return {title(name): part["rows"] for name, part in sections(CPU).items() if name.startswith("calls, ")}
 
 
 def speed_calls() -> str:
@@ -114,11 +118,10 @@ def speed_calls() -> str:
     for data, paths in _curves().items():
         ten = paths[0]
         for r in paths:
-            time = f"{r['seconds'] / ten['seconds']:.2f}" if data in PRODUCTS else ""         # the real sets' curves ran beside other work
+            time = f"{r['seconds'] / ten['seconds']:.2f}" if data not in SHORT else ""
             held_out = [f"{r['held_out'][m] - ten['held_out'][m]:+.4f}" for m in ("i_auroc", "pro")]
             test = [f"{r[m]:.4f}" if r is ten else f"{r[m] - ten[m]:+.4f}" for m in ("i_auroc", "pro")]
-            bits, name = r["precision"][-2:], data.removeprefix("loco_").replace("_", " ")
-            rows.append([name, r["calls"], r["steps"], bits, time, *held_out, *test])
+            rows.append([data, r["calls"], r["steps"], r["precision"][-2:], time, *held_out, *test])
     return table(["data", "calls", "steps", "bits", "time", "held-out: I-AUROC", "PRO", "test: I-AUROC", "PRO"], rows)
 
 
@@ -168,19 +171,19 @@ def draw(path: Path = BOOK / "speed_curve.png") -> None:
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    curves = {data: rows for data, rows in _curves().items() if data in PRODUCTS}
-    figure, panels = plt.subplots(1, len(curves), figsize=(3.0 * len(curves), 3.0), constrained_layout=True)
-    for panel, (data, rows) in zip(panels, curves.items()):
+    curves = {data: rows for data, rows in _curves().items() if data not in SHORT}
+    figure, panels = plt.subplots(2, 3, figsize=(9.0, 6.0), constrained_layout=True)
+    for panel, (data, rows) in zip(panels.flat, curves.items()):
         for fewer_calls, mark, title in ((False, "o-", "fewer steps"), (True, "s--", "fewer calls in ten steps")):
-            own = [rows[0]] + [r for r in rows[1:] if (r["calls"] < r["steps"]) == fewer_calls and r["precision"] == "float32"]
+            own = [rows[0]] + [r for r in rows[1:] if (r["calls"] < r["steps"]) == fewer_calls and r["precision"] == rows[0]["precision"]]
             panel.plot([r["seconds"] / rows[0]["seconds"] for r in own], [r["pro"] for r in own], mark, label=title, markersize=4)
             for r in own:
                 panel.annotate(r["calls"], (r["seconds"] / rows[0]["seconds"], r["pro"]), (0, 5), textcoords="offset points", ha="center", fontsize=7)
         centre = rows[0]["pro"]
         panel.axhspan(centre - 0.005, centre + 0.005, color="0.9", zorder=0)
-        panel.set(title=data, xlabel="time over ten calls", xlim=(0, 1.25), ylim=(centre - 0.015, centre + 0.015))
-    panels[0].set_ylabel("PRO")
-    panels[0].legend(fontsize=7, loc="lower right")
+        panel.set(title=data, xlabel="time over ten calls", ylabel="PRO", xlim=(0, 1.25), ylim=(centre - 0.02, centre + 0.02))
+    panels.flat[-1].legend(*panel.get_legend_handles_labels(), loc="center")
+    panels.flat[-1].axis("off")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
 

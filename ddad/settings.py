@@ -190,7 +190,7 @@ _AS_PUBLISHED = dict(
     held_out=0.0, map_range="test", threshold="youden", self_neighbour=True, tune_level="batch", tune_gradient="both",
     tune_batch_norm="training", tune_batch=30, seed=42, clamp=False,
 )
-FAST = dict(call_every=2)
+FAST = dict(call_every=4)
 PRESETS: dict[str, Settings] = {
     "clean": Settings(),
     "fast": Settings(preset="fast", **FAST),

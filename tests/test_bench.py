@@ -59,7 +59,7 @@ def test_the_bare_calls_are_those_of_a_detection(fitted):
     fast.predict(good_images(3)), bench.bare(fast, good_images(3))()
     for handle in handles:
         handle.remove()
-    assert of_predict == {"unet": 10, "phi": 2} and counted == {"unet": 10 + 10 + 5 + 5, "phi": 8}
+    assert of_predict == {"unet": 10, "phi": 2} and counted == {"unet": 10 + 10 + 3 + 3, "phi": 8}
 
 
 def test_seconds_takes_turns_and_leaves_the_first_round_out():
@@ -111,14 +111,14 @@ def test_calls_reports_each_path(product, tmp_path):
     found = bench.calls(detector, product)
     ten = found["rows"][0]
     assert (ten["steps"], ten["calls"], ten["precision"]) == (10, 10, "float32")
-    assert {(10, 5, "bfloat16"), (3, 3, "float32"), (10, 3, "float32")} <= {(r["steps"], r["calls"], r["precision"]) for r in found["rows"]}
+    assert {(10, 3, "bfloat16"), (3, 3, "float32"), (10, 4, "float32")} <= {(r["steps"], r["calls"], r["precision"]) for r in found["rows"]}
     assert all(0 <= row[name] <= 1 for row in found["rows"] for name in ("i_auroc", "pro")) and found["images"] == 8
     assert all(0 <= row["held_out"]["pro"] <= 1 for row in found["rows"]) and found["held_out"] == 4
 
 
 def test_adapt_keeps_the_networks_and_makes_the_rest_anew(fitted):
     fast = fitted.adapt(good_images(24), fitted.settings.change(**FAST))
-    assert fast.unet is fitted.unet and fast.settings.call_every == 2 and fitted.settings.call_every == 1
+    assert fast.unet is fitted.unet and fast.settings.call_every == 4 and fitted.settings.call_every == 1
     assert fast.threshold != fitted.threshold and torch.equal(fast.dynamic_noise.bank, fitted.dynamic_noise.bank)
     same = fitted.adapt(good_images(24), fitted.settings)
     assert same.threshold == fitted.threshold and same.ranges == fitted.ranges
@@ -132,7 +132,7 @@ def test_train_from_a_detector(product, tmp_path):
     assert main(["train", str(product), str(tmp_path / "one"), "--device", "cpu", "--set", *small]) == 0
     assert main(["train", str(product), str(tmp_path / "two"), "--device", "cpu", "--from", str(tmp_path / "one"), "--preset", "fast"]) == 0
     one, two = (Detector.from_pretrained(tmp_path / name, device="cpu") for name in ("one", "two"))
-    assert two.settings.call_every == 2 and one.settings.call_every == 1
+    assert two.settings.call_every == 4 and one.settings.call_every == 1
     assert all(torch.equal(a, b) for a, b in zip(one.unet.state_dict().values(), two.unet.state_dict().values(), strict=True))
     assert main(["train", str(product), str(tmp_path / "three"), "--from", str(tmp_path / "one"), "--set", "unet_channels=[64]"]) == 2
     for other in (["--preset", "paper"], ["--calibrate"]):

@@ -59,7 +59,7 @@ def test_a_graph_gives_what_its_network_gives(saved):
         torch.testing.assert_close(graph(z_t, t + 5), predict(z_t, t + 5), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("path", [{}, {"call_every": 2}, {"precision": "bfloat16"}, {"dynamic": False}])
+@pytest.mark.parametrize("path", [{}, {"call_every": 4}, {"precision": "bfloat16"}, {"dynamic": False}])
 def test_nothing_is_waited_for_inside_the_sampling_loop(saved, path):
     detector = Detector.from_pretrained(saved, device="cuda", vae=tiny_vae())
     detector = detector.under(detector.settings.change(**path))
