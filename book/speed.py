@@ -110,7 +110,8 @@ SHORT = ("juice bottle, 1500 steps of training", "mtd, 500 steps of training, T_
 
 def _curves() -> dict[str, list[dict]]:
     title = lambda name: name.removeprefix("calls, ").removeprefix("loco_").replace("_bottle", " bottle")
-    return {title(name): part["rows"] for name, part in sections(CPU).items() if name.startswith("calls, ")}
+    curves = {title(name): part["rows"] for name, part in sections(CPU).items() if name.startswith("calls, ")}
+    return dict(sorted(curves.items(), key=lambda curve: curve[0] in SHORT))                   # those last
 
 
 def speed_calls() -> str:
