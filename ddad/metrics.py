@@ -38,9 +38,14 @@ class PixelRanking:
         scores, self._overlap, self._image = _defect_pixels(maps, masks)
         order = np.argsort(scores)                                     # neighbouring searches then read neighbouring memory
         scores, self._overlap, self._image = scores[order], self._overlap[order], self._image[order]
-        good = np.sort(maps[~masks])
+        good = maps[~masks]
+        good.sort()
         # How many good pixels lie below each defect pixel, and how many at most as high: equal scores are found together.
-        self._below, self._upto = np.searchsorted(good, scores, "left"), np.searchsorted(good, scores, "right")
+        self._below = np.searchsorted(good, scores, "left")
+        self._upto = self._below.copy()                                # where none is as high, which is nearly everywhere
+        equal = self._below < good.size
+        equal[equal] = good[self._below[equal]] == scores[equal]
+        self._upto[equal] = np.searchsorted(good, scores[equal], "right")
         self._good = good.size
 
     @cached_property
@@ -116,9 +121,12 @@ def _defect_pixels(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.
     """
     scores, overlap, image = [], [], []
     for n in np.flatnonzero(masks.any(axis=(1, 2))):
-        regions, _ = ndimage.label(masks[n], structure=np.ones((3, 3)))
-        region = regions[masks[n]]
-        scores.append(maps[n][masks[n]])
+        rows, columns = (np.flatnonzero(masks[n].any(axis)) for axis in (1, 0))
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)                 # the rest need not be searched
+        mask = masks[n][box]
+        regions, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+        region = regions[mask]
+        scores.append(maps[n][box][mask])
         overlap.append(1 / np.bincount(region)[region])
         image.append(np.full(region.size, n))
     return tuple(np.concatenate(part) if part else np.empty(0, kind) for part, kind in ((scores, maps.dtype), (overlap, float), (image, int)))
