@@ -18,14 +18,14 @@ def fitted():
     return Detector.fit(good_images(12), tiny(), device="cpu")
 
 
-def tested(n=4):
+def small_test_set(n=4):
     bad, masks = bad_images(n)
     return evaluation.TestSet(torch.cat([good_images(n, seed=50), bad]), np.concatenate([np.zeros_like(masks), masks]).astype(np.float32),
                               np.repeat([0, 1], n), ["good"] * n + ["square"] * n, [])
 
 
 def test_floors_are_finite_and_tell_the_square(fitted):
-    found = floors.floors(fitted, good_images(6), tested())
+    found = floors.floors(fitted, good_images(6), small_test_set())
     values = [found["neighbours"], found["patchcore"], *found["vae"].values()]
     assert set(found["vae"]) == {"pixels", "features"} and all(math.isfinite(v) for row in values for v in row.values())
     assert all(found[name]["i_auroc"] == 1 and found[name]["p_auroc"] > 0.9 for name in ("neighbours", "patchcore"))
@@ -34,7 +34,7 @@ def test_floors_are_finite_and_tell_the_square(fitted):
 
 def test_neighbour_floor_by_brute_force(fitted):
     """With more patches allowed than there are, each patch meets all of the training images'."""
-    train, test, settings = good_images(2), tested(), tiny(map_stages=(3,), sigma=0.1)
+    train, test, settings = good_images(2), small_test_set(), tiny(map_stages=(3,), sigma=0.1)
     found = floors.neighbour_floor(fitted.phi, train, test, settings, patches=10_000)
     with torch.no_grad():
         bank = torch.nn.functional.avg_pool2d(fitted.phi(train)[2], 3, 1, 1).permute(0, 2, 3, 1).flatten(0, 2)
@@ -46,7 +46,7 @@ def test_neighbour_floor_by_brute_force(fitted):
 
 
 def test_vae_floor_with_an_autoencoder_that_loses_something(fitted):
-    found = floors.vae_floor(LatentProjection(tiny_vae()), fitted.phi, tested(), fitted.settings)
+    found = floors.vae_floor(LatentProjection(tiny_vae()), fitted.phi, small_test_set(), fitted.settings)
     assert all(0 <= v <= 1 for row in found.values() for v in row.values())
 
 
@@ -71,7 +71,7 @@ def test_core_set_in_a_projection_covers_almost_as_well():
 
 
 def test_patchcore_score_by_hand(fitted, monkeypatch):
-    train, test, settings = good_images(3), tested(2), tiny(map_stages=(3,), sigma=0.1)
+    train, test, settings = good_images(3), small_test_set(2), tiny(map_stages=(3,), sigma=0.1)
     seen = {}
     monkeypatch.setattr(floors, "summary", lambda scores, A, test: seen.update(scores=scores) or {})
     found = floors.patchcore(fitted.phi, train, test, settings)
@@ -89,6 +89,6 @@ def test_patchcore_score_by_hand(fitted, monkeypatch):
 
 
 def test_patchcore_is_seeded():
-    phi, train, test = load_features(tiny()), good_images(4), tested(2)
+    phi, train, test = load_features(tiny()), good_images(4), small_test_set(2)
     of = lambda seed: {k: v for k, v in floors.patchcore(phi, train, test, tiny(seed=seed)).items() if k != "seconds"}
     assert of(1) == of(1)
