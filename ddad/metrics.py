@@ -243,8 +243,8 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np
 
     i_* are of images, p_* of pixels; pro has the limit 0.3, pro_005 the limit 0.05. With `threshold` (an image is
     flagged when its score is above it) also recall, false_positive_rate and by_size. With `bootstrap_repeats` also
-    interval: 95% bounds [low, high] of i_auroc, p_auroc and pro over resampled images. ValueError where a metric is
-    undefined: no good or no defective image, no defect region, no good pixel.
+    this number, and interval: 95% bounds [low, high] of i_auroc, p_auroc and pro over so many resamples of the images. ValueError where a
+    metric is undefined: no good or no defective image, no defect region, no good pixel.
     """
     _check_labels(scores, labels, masks)
     for label, name in enumerate(("good", "defective")):
@@ -274,6 +274,7 @@ def evaluate(scores: np.ndarray, labels: np.ndarray, maps: np.ndarray, masks: np
             "p_auroc": lambda index: ranking.auroc(np.bincount(index, minlength=n)),
             "pro": lambda index: ranking.pro(0.3, np.bincount(index, minlength=n)),
         }
+        result["bootstrap_repeats"] = bootstrap_repeats
         result["interval"] = {name: list(bootstrap(statistic, n, repeats=bootstrap_repeats, seed=seed, strata=strata))
                               for name, statistic in statistics.items()}
     return result

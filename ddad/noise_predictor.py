@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,12 +26,16 @@ def build_unet(settings: Settings, channels: int, size: int) -> UNet2DModel:
     if size % 2 ** (levels - 1):
         raise ValueError(f"setting unet_channels: {levels} levels need latents whose side is a multiple of {2 ** (levels - 1)}, not {size}")
     attention = [level >= settings.unet_attention_from for level in range(levels)]
-    return UNet2DModel(
+    unet = UNet2DModel(
         sample_size=size, in_channels=channels, out_channels=channels, block_out_channels=settings.unet_channels,
-        layers_per_block=settings.unet_layers, norm_num_groups=32,
-        attention_head_dim=settings.unet_channels[0] // settings.unet_heads if settings.unet_heads else 32,
+        layers_per_block=settings.unet_layers, norm_num_groups=32, attention_head_dim=32,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)))
+    if settings.unet_heads:
+        for layer in unet.modules():                                   # diffusers sizes a head, and so gives wider levels more of them
+            if isinstance(layer, Attention):
+                layer.heads = settings.unet_heads
+    return unet
 
 
 def q_sample(z0: Tensor, abar_t: Tensor, eps: Tensor) -> Tensor:

@@ -238,7 +238,7 @@ def _one_against_other(receipt: dict, one: str, other: str) -> str:
                 path = run["questions"]["paths"][name]
                 flagged = np.array(path["score"]) > path["threshold"]
                 values = [path["i_auroc"], *(_pro(receipt, run, path["overlap"], None, inside) for inside in (None, *thirds))]
-                values += [flagged[third].mean() for third in thirds]
+                values += [flagged[of].mean() for of in (*thirds, labels(receipt, run) == 0)]
                 drawn = [_pro_resampled(receipt, run, path["overlap"], inside) for inside in (None, *thirds)]
                 drawn.insert(0, _auroc_resampled(receipt, run, path["score"]))
                 made[name].append((values, drawn))
@@ -247,7 +247,7 @@ def _one_against_other(receipt: dict, one: str, other: str) -> str:
         difference = values[one] - values[other]
         with_interval = [_interval(d, r, "+") for d, r in zip(difference, drawn[one] - drawn[other])]
         rows.append([category, "difference", *with_interval, *(f"{d:+.3f}" for d in difference[5:])])
-    head = ["category", "path", "I-AUROC", "PRO", *(f"PRO, {s}" for s in THIRDS), *(f"recall, {s}" for s in THIRDS)]
+    head = ["category", "path", "I-AUROC", "PRO", *(f"PRO, {s}" for s in THIRDS), *(f"recall, {s}" for s in THIRDS), "false alarms"]
     return markdown(head, rows)
 
 
@@ -317,15 +317,17 @@ def cost(receipt: dict) -> str:
 
 
 def deviations(receipt: dict) -> str:
-    """How the runs were made: what a reader has to know before comparing a figure with the paper's."""
+    """How the runs were made: what a reader has to know before comparing a figure with the paper's; of seeds that differ, each value."""
     shown = ("preset", "image_size", "vae", "features", "unet_channels", "train_length", "T_max", "smallest_bin", "guidance", "lam",
              "tune_epochs", "mask_rule", "pro")
     rows = []
     for category, chosen in dict.fromkeys((run["category"], run["preset"]) for run in receipt["runs"]):
-        run = next(r for r in receipt["runs"] if (r["category"], r["preset"]) == (category, chosen))
+        runs = [r for r in receipt["runs"] if (r["category"], r["preset"]) == (category, chosen)]
+        run = runs[0]
+        of_seeds = lambda name, runs=runs: ", ".join(dict.fromkeys(str(r["settings"][name]) for r in runs))      # calibrations may differ
         held_out = f"{run['held_out']} of {run['train']}, {run['held_out_from']}"
         source = run["by_category"]["provenance"] if run["by_category"] else "calibrated without test data" if run["calibrate"] else "one for all"
-        rows.append([category, *(run["settings"][name] for name in shown), held_out, source])
+        rows.append([category, *(of_seeds(name) for name in shown), held_out, source])
     return markdown(["category", *(f"`{name}`" for name in shown), "held out", "constants"], rows)
 
 

@@ -27,7 +27,7 @@ from .writing import sole_writer, whole
 
 RUN, CHECKPOINT = "run.json", "training.safetensors"
 BY_CATEGORY = Path(__file__).parent / "by_category"
-# "laptop": the sizes of the networks and of the training, never a row of the table that tells the presets apart.
+# "laptop": sizes of the networks, length and course of their training; of the table that tells the presets apart only the rows of those.
 SCALES: dict[str, dict] = {
     "paper": {},
     "laptop": dict(image_size=128, unet_channels=(32, 64, 96), unet_layers=1, unet_attention_from=1, unet_heads=0, neighbour_pool=4, train_vae="",

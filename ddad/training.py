@@ -27,8 +27,8 @@ from .writing import whole
 
 # The settings that shape training: a checkpoint is resumed only under the same ones.
 SHAPING = ("seed", "image_size", "held_out", "vae", "train_vae", "posterior", "timesteps", "beta_start", "beta_end", "beta_schedule", "unet_channels",
-           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay", "ema",
-           "train_precision")
+           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay",
+           "gradient_clip", "ema", "train_precision")
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
@@ -74,7 +74,8 @@ def optimise(model: nn.Module, batch_at: Callable[[torch.Generator], tuple[Tenso
         loss = step(*batch)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        if settings.gradient_clip:
+            nn.utils.clip_grad_norm_(weights, settings.gradient_clip)
         optimiser.step()
         decay = min(settings.ema, (1 + i) / (10 + i))                 # short memory first, or the random start would linger
         torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)

@@ -102,7 +102,7 @@ def test_presets_have_the_values_of_paper_and_code(name):
     "name, value",
     [("image_size", 8), ("image_size", "256"), ("image_size", 100), ("held_out", 1.0), ("vae", 3), ("posterior", "mean"),
      ("timesteps", 1000.5), ("beta_schedule", "cosine"), ("beta_start", 0), ("beta_end", float("nan")), ("unet_channels", (20,)),
-     ("unet_channels", ()), ("unet_channels", 64), ("unet_heads", -1), ("train_length", "10"), ("train_length", "ten steps"),
+     ("unet_channels", ()), ("unet_channels", 64), ("unet_heads", -1), ("unet_heads", 7), ("train_length", "10"), ("train_length", "ten steps"),
      ("train_length", "-1 steps"), ("train_batch", 0), ("ema", 1), ("dynamic", 1), ("neighbours", 0), ("neighbour_stage", 0), ("bins", 0),
      ("smallest_bin", 11), ("edge_bin", "left"), ("T_max", 1000), ("T_max", 9), ("level_rounding", "ceil"), ("ddim_steps", 0),
      ("first_call", "above"), ("z0_from", "z"), ("call_every", 0), ("guidance", -1), ("tune_stages", (0, 1)), ("map_stages", (5,)),
@@ -183,8 +183,9 @@ def test_epsilon_loss_is_the_mean_square_at_each_images_own_step():
 
 
 def test_unet_keeps_shape_and_needs_a_fitting_side():
-    unet = build_unet(tiny(unet_channels=(32, 64), unet_heads=2), 5, 8).eval()
+    unet = build_unet(tiny(unet_channels=(32, 64), unet_heads=4), 5, 8).eval()
     assert unet(torch.zeros(2, 5, 8, 8), torch.tensor([0, 999])).sample.shape == (2, 5, 8, 8)
+    assert {layer.heads for layer in unet.modules() if hasattr(layer, "heads")} == {4}
     e = epsilon(unet)(torch.zeros(1, 5, 8, 8), torch.tensor([3]))
     assert not e.requires_grad and e.dtype == torch.float32
     with pytest.raises(ValueError, match="unet_channels"):
@@ -897,6 +898,22 @@ def test_training_learns():
 
     training.optimise(model, batch_at, loss_of, 150, "test", settings)
     assert model.a.item() == pytest.approx((1 - abar[300]).sqrt().item(), abs=0.05)
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_gradients_are_clipped_where_it_is_set(limit):
+    """Against the same steps of AdamW by hand, with gradients of norm 6 and 0.2 in turn."""
+    model, settings = nn.Linear(2, 1, bias=False), tiny(gradient_clip=limit, learning_rate=0.1, learning_rate_schedule="constant", ema=0.0)
+    by_hand = nn.Linear(2, 1, bias=False)
+    by_hand.load_state_dict(model.state_dict())
+    optimiser = torch.optim.AdamW(by_hand.parameters(), lr=0.1, weight_decay=settings.weight_decay)
+    slopes = [torch.tensor([[6.0, 0.0]]), torch.tensor([[-0.12, 0.16]])] * 2
+    for slope in slopes:
+        by_hand.weight.grad = slope / max(1, slope.norm().item()) if limit else slope.clone()
+        optimiser.step()
+    left = iter(slopes)
+    training.optimise(model, lambda draws: (next(left),), lambda slope: (model.weight * slope).sum(), 4, "test", settings)
+    torch.testing.assert_close(model.weight, by_hand.weight, rtol=0, atol=1e-5)
 
 
 def test_autoencoder_training_sets_its_scale():

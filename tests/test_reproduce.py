@@ -208,7 +208,7 @@ def test_a_scale_changes_sizes_and_no_row_of_the_comparison():
         assert same == PRESETS[name]
     rows = {"edge_bin", "level_rounding", "self_neighbour", "first_call", "z0_from", "tune_level", "tune_cosine", "posterior", "map_range", "pro",
             "mask_rule", "threshold", "lam", "guidance", "T_max", "tune_epochs", "static_first_step", "tune_gradient", "tune_batch_norm",
-            "align_corners", "clamp"}
+            "align_corners", "clamp", "gradient_clip"}
     assert not rows & set(SCALES["laptop"])
 
 
