@@ -53,6 +53,7 @@ def beside_floors(names: tuple[str, ...]) -> str:
     for name in recorded(*names):
         found = load(name)
         floor = {"method": found["result"], "neighbours alone": found["floors"]["neighbours"],
+                 **({"PatchCore": found["floors"]["patchcore"]} if "patchcore" in found["floors"] else {}),
                  "autoencoder alone, pixels": found["floors"]["vae"]["pixels"], "autoencoder alone, features": found["floors"]["vae"]["features"]}
         rows += [[name, what, *(r.get(m, "") for m in METRICS)] for what, r in floor.items()]
     return table(["data set", "detector", *METRICS.values()], rows)
@@ -123,9 +124,14 @@ def attempts() -> str:
         row = [f"{trained['parameters'] / 1e6:.0f} M", held_out, f"{trained['steps']} x {used['train_batch']}", trained["loss"],
                used["T_max"], used.get("latent_blur", 0.0), used["lam"], held["i_auroc"], held["pro"]]
         result = found.get("result")                                   # the third was never run on the test set
-        rows.append([*row, *(result[m] if result else "–" for m in ("i_auroc", "pro")), *(b["pro"] for b in (result["by_size"] if result else ()))])
+        if result:
+            by_size = result["by_size"]
+            row += [result["i_auroc"], result["pro"], *(b["pro"] for b in by_size), result["recall"], *(b["recall"] for b in by_size),
+                    result["false_positive_rate"]]
+        rows.append(row)
     lines = ["U-Net", "held-out pictures", "training steps x batch", "its loss", "chosen T_max", "blur of the latent map", "lambda",
-             "held-out: I-AUROC", "held-out: PRO", "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones"]
+             "held-out: I-AUROC", "held-out: PRO", "test: I-AUROC", "test: PRO", "of small defects", "of medium ones", "of large ones",
+             "test: recall", "of small defects", "of medium ones", "of large ones", "test: false alarms"]
     return table(["", "first", "second", "third", "fourth", "fifth"], [[name, *cells] for name, *cells in zip_longest(lines, *rows, fillvalue="–")])
 
 

@@ -51,7 +51,7 @@ class Settings:
     learning_rate: float = 5e-4
     learning_rate_schedule: str = "one-cycle"   # or "constant"
     weight_decay: float = 0.01
-    gradient_clip: float = 1.0                  # largest norm of a step's gradient (–); 0: not limited
+    gradient_clip: float = 1.0                  # largest norm of a step's gradient; 0: not limited
     ema: float = 0.999                          # decay of the averaged weights; 0 keeps the last ones
 
     # dynamic noise
