@@ -72,8 +72,9 @@ def ledger(ablations: list[list[dict]], bottle: dict) -> list[list[str]]:
         rows.append([claim, link("05_dynamic_noise"), "no figure", f"{value:+.2f} {unit}", f"{low:+.2f} to {high:+.2f}", verdict(low)])
     value, floor = (100 * bottle[part]["i_auroc"] for part in ("result", "neighbours"))
     low, high = (100 * end for end in bottle["result"]["interval"]["i_auroc"])
-    rows.append(["Pictures with logical defects (missing or exchanged parts) are told from good ones better than by neighbours alone.", "[](results.md)", "no figure",
-                 f"{value:.1f} I-AUROC, neighbours {floor:.1f} (juice bottle)", f"{low:.1f} to {high:.1f}", verdict(low - floor)])
+    rows.append(["Pictures with logical defects (missing or exchanged parts) are told from good ones better than by neighbours alone.",
+                 "[](results.md)", "no figure", f"{value:.1f} I-AUROC, neighbours {floor:.1f} (juice bottle)", f"{low:.1f} to {high:.1f}",
+                 verdict(low - floor)])
     for name, title in (("visa", "VisA"), ("btad", "BTAD")):
         figures = ", ".join(f"{value:.1f} {head}" for value, head in zip(PAPER_MEAN[name], TITLES))
         rows.append([f"The mean over the categories of {title}.", link("12_reproducing_the_paper"), figures, "not run: data and GPU needed", "",

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from contextlib import nullcontext
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     within = commands.add_parser("data", help="Make, fetch or check a data set.").add_subparsers(required=True, metavar="ACTION")
     one = command("make", make_data, "Make the embedded products: images, masks and a table of defects.", ("out", "folder to make"), group=within)
     one.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
-    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--seed", type=int, default=0, help="another one draws other pictures (default 0)")
     one = command("fetch", fetch_data, "Download a published data set: size, licence and terms first; checksummed; resumes.", group=within)
     one.add_argument("name", help="mvtec_ad, visa, btad, mvtec_loco, mtd_by_tile or mtd_random")
     one.add_argument("out", type=Path, help="folder for all data sets")
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--calibrate", action="store_true", help="choose T_max, smallest bin, guidance, latent_blur and lambda without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
                      help="a detector of the same product: nothing is trained; its networks serve the settings of --set, or --preset fast")
+    one.add_argument("--overwrite", action="store_true", help="replace a detector that OUT holds already")
     model = ("model", "folder of a detector")
     one = command("detect", detect, "Score pictures: overlays, maps, and a JSON line for each.", model,
                   ("images", "a picture or a folder of pictures"), ("out", "folder for the results"))
@@ -60,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     one = command("evaluate", evaluate, "Detect on the test images and score the result; writes results.json.", model, data)
     networks(one), compiling(one)
     one.add_argument("--bootstrap", type=int, default=0, metavar="N", help="intervals over N resamples of the images")
-    one.add_argument("--floors", action="store_true", help="also nearest neighbours alone and the autoencoder alone")
+    one.add_argument("--floors", action="store_true", help="also simpler methods: nearest neighbours alone, PatchCore, the autoencoder alone")
     one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
                      help="also the calibration's sweep on the test set, on each N-th image of it: shown, never used")
     one.add_argument("--out", type=Path, help="where to write (default: results.json in the model's folder)")
@@ -69,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--vae", help="autoencoder, where the detector was made with one that is not loaded from a manifest")
     one = command("ablate", ablate, "Switch each claim of the method off in turn, for several seeds.", data, ("out", "folder for the results"))
     chosen(one), networks(one)
-    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="a training each (default 0 1 2)")
     one = command("reproduce", reproduce, "Rerun the paper, categories x presets x seeds: its tables with our figures; resumes.")
     one.add_argument("name", help="data set: embedded, visa, btad, mvtec_ad, .., or any name of yours")
     one.add_argument("data", type=Path, help="folder that holds the categories' folders (embedded: made, if it is not there)")
     one.add_argument("out", type=Path, help="folder for runs, receipt.json, tables.md and figures.csv")
     one.add_argument("--categories", nargs="+", metavar="C", help="default: all that lie in DATA")
     one.add_argument("--presets", nargs="+", default=["clean"], metavar="P", help="clean (default), fast, paper, official")
-    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    one.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="a training each (default 0 1 2)")
     one.add_argument("--scale", default="paper", help="paper (default), or laptop: 128 pixels, a small U-Net, 300 steps")
     one.add_argument("--by-category", metavar="TABLE", help="settings that differ by category: visa_readers, embedded, or a JSON file")
     one.add_argument("--calibrate", action="store_true", help="let the preset clean choose its constants without test data")
@@ -86,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     networks(one)
     one = command("compare", compare, "Set two receipts side by side: same, within tolerance, different, or not comparable, and why.")
     one.add_argument("first", type=Path, help="a receipt.json, or the folder that holds it")
-    one.add_argument("second", type=Path)
+    one.add_argument("second", type=Path, help="another, which somebody else may have made")
     command("show", show, "Print a detector's manifest: settings, record, versions.", model)
     chosen(command("settings", show_settings, "Print the settings of a preset."))
     one = command("demo", demo, "Inspect the embedded products with the shipped weights.", ("out", "folder for pictures and results.json"))
@@ -113,7 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from what was kept", file=sys.stderr)
+        kept = " (encoded images, and every 250th step of a training)" if options.command == "train" else ""
+        print(f"\ninterrupted; the same command goes on from what was kept{kept}", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         if type(error).__name__ == "OutOfMemoryError":                   # torch's, which need not have been imported
@@ -168,6 +171,7 @@ def train(options) -> None:
     from .calibration import CHOSEN
     from .detector import Detector
     from .evaluation import load_held_out, load_train
+    from .manifest import MANIFEST, read_manifest, sha256
     from .saved_model import may_hold
     from .settings import FAST
     from .training import forget
@@ -178,12 +182,20 @@ def train(options) -> None:
     settings = given.settings.change(**(FAST if options.preset == "fast" else {})).parse(options.set) if given else _settings(options)
     may_hold(options.out)                                              # rather now than after the training
     images, held_out = load_train(options.data, settings), load_held_out(options.data, settings)
+    asked = {"settings": settings.as_dict(), "calibrate": options.calibrate, "from": given and sha256(options.model / MANIFEST),
+             "images": [None if part is None else hashlib.sha256(part.numpy()).hexdigest() for part in (images, held_out)]}
+    if (options.out / MANIFEST).exists() and not options.overwrite:
+        if read_manifest(options.out)["record"].get("asked") != asked:
+            raise FileExistsError(f"{options.out} holds another detector; choose another folder, or replace it with --overwrite")
+        print(f"{options.out} holds this detector already, from the same images and settings; nothing to do")
+        return
     checkpoint, lock = (options.out.with_name(options.out.name + end) for end in (".training.safetensors", ".lock"))
     with sole_writer(lock, options.out, checkpoint) if distributed.main() else nullcontext():
         if given:
             detector = given.adapt(images, settings, held_out)
         else:
             detector = Detector.fit(images, settings, held_out=held_out, device=options.device, calibrate=options.calibrate, checkpoint=checkpoint)
+        detector.record["asked"] = asked
         detector.save_pretrained(options.out)
         forget(checkpoint)
     if not distributed.main():
@@ -200,8 +212,10 @@ def detect(options) -> int:
     if options.compile:
         detector.compile()
     lines = inspect(detector, pictures, options.out, options.maps)
-    flagged, refused = sum(bool(line.get("anomalous")) for line in lines), [line["error"] for line in lines if "error" in line]
-    print(f"{len(lines) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}")
+    these = [line for line in lines if line["image"] in set(map(str, pictures))]
+    flagged, refused = sum(bool(line.get("anomalous")) for line in these), [line["error"] for line in these if "error" in line]
+    earlier = f", with {len(lines) - len(these)} of earlier runs" if len(lines) > len(these) else ""
+    print(f"{len(these) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}{earlier}")
     print(*refused, sep="\n", end="\n" if refused else "", file=sys.stderr)
     return 2 if refused and not options.skip_bad else 0
 
@@ -236,7 +250,7 @@ def evaluate(options) -> None:
     if options.floors:
         report["floors"] = floors(detector, evaluation.load_train(options.data, detector.settings), test)
         rows |= {"neighbours alone": report["floors"]["neighbours"], "PatchCore": report["floors"]["patchcore"]}
-        rows |= {f"VAE alone, {k}": v for k, v in report["floors"]["vae"].items()}
+        rows |= {f"autoencoder alone, {k}": v for k, v in report["floors"]["vae"].items()}
     print(table(rows))
     if options.regret:
         report["regret"] = experiments.regret(detector, test, options.regret)
@@ -312,6 +326,11 @@ def bench(options) -> None:
     curves = [(Detector.from_pretrained(model, vae=_vae(options), device=options.device), data) for model, data in options.curve]
     found = run(options.out, options.device, options.scale, options.only, curves)
     print(*(f"{name:<24}{value:>10.2f}" for name, value in found.items() if name != "sections"), sep="\n")
+    for _, data in options.curve:
+        print(f"{data.name}: {'steps':>6}{'calls':>7}{'ms':>7}  {'I-AUROC':>9}{'PRO':>7}  held-out:{'I-AUROC':>9}{'PRO':>7}  precision")
+        for row in found["sections"][f"calls, {data.name}"]["rows"]:
+            print(f"{'':{len(data.name)}}  {row['steps']:>6}{row['calls']:>7}{1000 * row['seconds']:>7.0f}  {row['i_auroc']:>9.4f}{row['pro']:>7.4f}"
+                  f"  {'':>9}{row['held_out']['i_auroc']:>9.4f}{row['held_out']['pro']:>7.4f}  {row['precision']}")
     print(f"all sections in {options.out / 'bench.json'}")
 
 

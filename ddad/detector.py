@@ -114,6 +114,7 @@ class Detector:
         if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
             settings = settings.change(vae="given")
         projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), None, device, settings.precision)
+        phi = phi if phi is not None else load_features(settings)      # a name that cannot be had is told of before the training
         keep = checkpoint and kept_latents(checkpoint)
         mean, std = projection.encode_all(train, keep=keep)
         timed("encode")
@@ -125,7 +126,7 @@ class Detector:
             record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
             del source
             timed("train")
-        self = cls(settings, projection, unet, phi if phi is not None else load_features(settings), device)
+        self = cls(settings, projection, unet, phi, device)
         self.record = record
         if calibrate:
             self.dynamic_noise = DynamicNoise.fit(self.features(train), settings)
@@ -220,7 +221,7 @@ class Detector:
     def adapt(self, images: Tensor, settings: Settings, held_out: Tensor | None = None) -> Detector:
         """The same networks under other settings, with bank, ranges and threshold made anew from the images they were trained on.
 
-        Raises SettingsError for a setting that the networks were trained with: it needs a new training.
+        Warns of held-out images unlike those. Raises SettingsError for a setting that the networks were trained with: it needs a new training.
         """
         trained = [name for name in NETWORKS if getattr(settings, name) != getattr(self.settings, name)]
         if trained:
@@ -228,8 +229,10 @@ class Detector:
         train, held_out = split(images, settings) if held_out is None else (images, held_out)
         other = self.under(settings)
         other.dynamic_noise = DynamicNoise.fit(other.features(train), settings)
-        good = other.set_ranges(held_out)
-        other.record = self.record | {"held_out_distances": other.dynamic_noise.compare(good.distance) if good else None}
+        other.set_ranges(held_out)
+        # against the images that the networks were trained on, which tells another product
+        seen = self.dynamic_noise.compare(self.dynamic_noise.distance(self.features(held_out))) if len(held_out) else None
+        other.record = self.record | {"held_out_distances": seen}
         return other
 
     @torch.no_grad()

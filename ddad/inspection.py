@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm.auto import tqdm
 
 from .data import DataError, read_image
 from .detector import Detector
-from .manifest import write_json
+from .manifest import sha256, write_json
 from .plots import save_overlay
 from .writing import sole_writer, whole, writing_to
 
@@ -20,11 +21,11 @@ from .writing import sole_writer, whole, writing_to
 def inspect(detector: Detector, paths: list[Path], out: Path, maps: str = "png16", batch: int = 16) -> list[dict]:
     """Write out/overlays, out/maps and out/results.jsonl for the pictures; returns the lines.
 
-    A line has image, score, threshold, anomalous, T_hat, bin, distance and map; or, of a picture that cannot be read, image
-    and error: the others are done all the same. Pictures that results.jsonl has a score of are not done again. With map_range
-    "test" all pictures form one batch, because their maps are normalised together. maps: "png16", 65535 being twice the
-    threshold, or "npy", float32. Raises FileExistsError when `out` is a file, or holds results of another detector, and WriteError
-    when it cannot be written to or another process is at it: the lines and pictures before that are kept.
+    A line has image, its file's sha256, score, threshold, anomalous, T_hat, bin, distance and map; or, of a picture that cannot be
+    read, image and error: the others are done all the same. Pictures that results.jsonl has a score of are not done again, unless the
+    file has changed. With map_range "test" all pictures form one batch, because their maps are normalised together. maps: "png16",
+    65535 being twice the threshold, or "npy", float32. Raises FileExistsError when `out` is a file, or holds results of another detector, and
+    WriteError when it cannot be written to or another process is at it: the lines and pictures before that are kept.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; give a folder for the results")
@@ -39,9 +40,10 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
         raise FileExistsError(f"{out} holds results of another detector, or maps of another kind; choose another folder")
     write_json(made_by, identity)
     together = detector.settings.map_range == "test"
-    lines = [] if together else _scored(log)
-    scored = {line["image"] for line in lines}
-    left = [path for path in paths if str(path) not in scored]
+    old = {} if together else {line["image"]: line for line in _scored(log)}
+    left = [path for path in paths if not _is_of(old.get(str(path)), path)]
+    again = set(map(str, left))
+    lines, number = [line for image, line in old.items() if image not in again], count(len(old))
     if not together:
         _write(log, lines)
     batch, faults = len(paths) if together else batch, []
@@ -50,11 +52,12 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
         found = detector.predict(images) if part else None
         made = []
         for n, path in enumerate(part):
-            name = f"{len(lines) + n:05d}_{path.stem[:60]}"             # two folders may hold pictures of one name; a name has 255 bytes
+            # two folders may hold pictures of one name; a name has 255 bytes
+            name = old[str(path)]["map"] if str(path) in old else f"{next(number):05d}_{path.stem[:60]}"
             save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], detector.threshold)
             _save_map(out / "maps" / name, found.map[n].numpy(), maps, detector.threshold)
             score = found.score[n].item()
-            made.append({"image": str(path), "score": score, "threshold": detector.threshold,
+            made.append({"image": str(path), "sha256": sha256(path), "score": score, "threshold": detector.threshold,
                          "anomalous": None if detector.threshold is None else score > detector.threshold, "T_hat": found.T_hat[n].item(),
                          "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
         if together:
@@ -64,6 +67,14 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
                 file.writelines(map(_as_line, made + refused))
         lines, faults = lines + made, faults + refused
     return lines + faults
+
+
+def _is_of(line: dict | None, path: Path) -> bool:
+    """Whether the line is of the file as it is now."""
+    try:
+        return line is not None and line.get("sha256") == sha256(path)
+    except OSError:                                                    # reading the picture will say what is wrong
+        return False
 
 
 def _write(log: Path, lines: list[dict]) -> None:

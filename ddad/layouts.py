@@ -52,7 +52,8 @@ def entries(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         wrong = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be listed ({error.strerror})"
-        raise DataError(f"The folder {folder} {wrong}: check the path (a data set is one product's folder, holding train/good and test).") from error
+        raise DataError(f"The folder {folder} {wrong}: check the path "
+                        "(pictures lie directly in their folder; a data set is one product's folder, holding train/good and test).") from error
 
 
 def scan(root: str | Path, part: str) -> tuple[list[Item], list[str]]:

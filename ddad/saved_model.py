@@ -109,5 +109,9 @@ def _tensors(path: Path, expected: str) -> dict[str, Tensor]:
 
 def may_hold(folder: Path) -> None:
     """FileExistsError when `folder` holds something else than a saved detector, which saving would delete."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists()):
+    if not folder.exists():
+        return
+    if not folder.is_dir() or any(folder.iterdir()) and not (folder / MANIFEST).exists():
         raise FileExistsError(f"{folder} holds something that is no saved detector; choose another folder")
+    if beside := sorted({path.name for path in folder.iterdir()} - {MANIFEST, STATE, Path(UNET).parts[0], ".DS_Store"}):
+        raise FileExistsError(f"{folder} holds {', '.join(beside)} beside a detector, and saving would delete it; move it, or choose another folder")

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import get_type_hints
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
 
 class SettingsError(ValueError):
     """A setting that does not exist or whose value does not fit; the sentence names the field and what it may be."""
@@ -128,7 +130,7 @@ class Settings:
             elif kind == tuple[int, ...] and isinstance(value, (list, tuple)) and all(type(v) is int for v in value) and value:
                 object.__setattr__(self, field.name, tuple(value))
             elif type(value) is not kind:
-                raise SettingsError(f"setting {field.name}: {value!r} is not {getattr(kind, '__name__', 'whole numbers')}")
+                raise SettingsError(f"setting {field.name}: {value!r} is not {KINDS.get(kind, 'a list of whole numbers, such as [32,64]')}")
         for name, allowed in self.CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"setting {name}: {getattr(self, name)!r} is none of {', '.join(allowed)}")
@@ -164,7 +166,7 @@ class Settings:
         unknown = set(values) - {f.name for f in fields(self)}
         if unknown:
             near = [match for name in sorted(unknown) for match in get_close_matches(name, [f.name for f in fields(self)], 1)]
-            raise SettingsError(f"no setting is called {', '.join(sorted(unknown))}{'; did you mean ' + ', '.join(near) + '?' if near else ''}; "
+            raise SettingsError(f"no setting is called {', '.join(sorted(unknown))}; {'did you mean ' + ', '.join(near) + '? ' if near else ''}"
                                 "`ddad settings` lists them")
         return replace(self, **values)
 

@@ -125,6 +125,8 @@ def test_adapt_keeps_the_networks_and_makes_the_rest_anew(fitted):
     assert fitted.adapt(good_images(24), fitted.settings.change(neighbour_stage=1)).dynamic_noise.bank.shape != fitted.dynamic_noise.bank.shape
     with pytest.raises(SettingsError, match="unet_channels.*train anew"):
         fitted.adapt(good_images(24), fitted.settings.change(unet_channels=(64,)))
+    with pytest.warns(UserWarning, match="unlike the .* training images"):
+        fitted.adapt(-good_images(24), fitted.settings.change(**FAST))
 
 
 def test_train_from_a_detector(product, tmp_path):

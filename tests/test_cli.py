@@ -139,7 +139,7 @@ def test_detect(model, product, tmp_path, capsys):
     assert f"4 pictures, {sum(line['anomalous'] for line in found)} above" in capsys.readouterr().out
     assert [line["image"] for line in found] == [str(product / "test" / "square" / f"{i:03}.png") for i in range(4)]
     for line in found:
-        assert set(line) == {"image", "score", "threshold", "anomalous", "T_hat", "bin", "distance", "map"}
+        assert set(line) == {"image", "sha256", "score", "threshold", "anomalous", "T_hat", "bin", "distance", "map"}
         assert line["threshold"] == threshold and line["anomalous"] == (line["score"] > threshold) and line["T_hat"] in range(20, 81, 10)
         with Image.open(out / "maps" / f"{line['map']}.png") as picture:
             assert picture.mode in ("I;16", "I") and picture.size == (64, 64)
@@ -202,6 +202,45 @@ def test_nothing_but_broken_pictures(model, tmp_path, capsys):
     (tmp_path / "images" / "a.png").write_bytes(b"no picture")
     assert main(["detect", str(model), str(tmp_path / "images"), str(tmp_path / "out"), "--device", "cpu"]) == 2
     assert "a.png" in capsys.readouterr().err and [set(line) for line in lines_of(tmp_path / "out")] == [{"image", "error"}]
+
+
+def test_a_picture_that_has_changed_is_scored_again(model, product, tmp_path, capsys):
+    images, out, fresh = tmp_path / "images", tmp_path / "out", tmp_path / "fresh"
+    shutil.copytree(product / "test" / "square", images)
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    before = {line["image"]: line for line in lines_of(out)}
+    shutil.copy(product / "test" / "good" / "000.png", images / "001.png")
+    shutil.copy(product / "test" / "good" / "001.png", images / "zz.png")
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    assert main(["detect", str(model), str(images), str(fresh), "--device", "cpu"]) == 0
+    after, anew = ({line["image"]: line for line in lines_of(folder)} for folder in (out, fresh))
+    assert len(after) == 5 and after[str(images / "000.png")] == before[str(images / "000.png")]
+    for image in after:
+        assert after[image]["score"] == pytest.approx(anew[image]["score"], abs=1e-6)
+    assert after[str(images / "001.png")]["score"] != before[str(images / "001.png")]["score"]
+    assert after[str(images / "001.png")]["map"] == before[str(images / "001.png")]["map"]
+    assert len({line["map"] for line in after.values()}) == len(list((out / "maps").iterdir())) == 5
+    capsys.readouterr()
+    assert main(["detect", str(model), str(images / "zz.png"), str(out), "--device", "cpu"]) == 0
+    assert (said := capsys.readouterr().out).startswith("1 pictures, ") and "with 4 of earlier runs" in said
+
+
+def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(product, tmp_path, capsys, monkeypatch, refused):
+    out = tmp_path / "model"
+    train = ["train", str(product), str(out), "--device", "cpu", *SET]
+    assert main(train) == 0
+    before = (out / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
+        assert main(train) == 0 and "nothing to do" in capsys.readouterr().out
+        assert "--overwrite" in refused(*train, "quantile=0.5")
+        assert "--overwrite" in refused("train", product, out, "--device", "cpu", "--from", out, "--preset", "fast")
+    assert (out / "manifest.json").read_bytes() == before
+    (out / "notes.txt").write_text("mine")
+    assert "notes.txt" in refused("train", product, out, "--device", "cpu", *SET, "quantile=0.5", "--overwrite")
+    (out / "notes.txt").unlink()
+    assert main([*train, "quantile=0.5", "--overwrite"]) == 0
+    assert Detector.from_pretrained(out, device="cpu").settings.quantile == 0.5
 
 
 def test_detect_refuses_a_folder_of_another_detector(model, product, tmp_path, refused):
@@ -329,7 +368,8 @@ def test_train_with_what_cannot_be_had(product, tmp_path, refused):
     assert "setting image_size: 100" in run("image_size=100")
 
 
-def test_an_unknown_network_says_what_to_pass_instead(product, tmp_path, capsys):
+def test_an_unknown_network_says_what_to_pass_instead(product, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ddad.detector.train_noise_predictor", lambda *a, **k: pytest.fail("trained before it was looked for"))
     for more, hint in ((["--vae", "nobody/nothing"], "'embedded'"), (["features=nobody/nothing"], "efficientnet-lite0")):
         assert main(["train", str(product), str(tmp_path / "out"), "--device", "cpu", *SET, *more]) == 2
         assert "nobody/nothing" in (line := capsys.readouterr().err.strip().splitlines()[-1]) and line.startswith("ddad train: ") and hint in line
