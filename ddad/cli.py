@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
-        kept = " (encoded images, and every 250th step of a training)" if options.command == "train" else ""
+        kept = " (encoded images, and the training's last checkpoint)" if options.command == "train" else ""
         print(f"\ninterrupted; the same command goes on from what was kept{kept}", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
@@ -180,7 +180,6 @@ def train(options) -> None:
         raise ValueError("--from keeps the detector's own choices: give it --preset fast or --set NAME=VALUE, not another preset or --calibrate")
     given = Detector.from_pretrained(options.model, vae=_vae(options), device=options.device) if options.model else None
     settings = given.settings.change(**(FAST if options.preset == "fast" else {})).parse(options.set) if given else _settings(options)
-    may_hold(options.out)                                              # rather now than after the training
     images, held_out = load_train(options.data, settings), load_held_out(options.data, settings)
     asked = {"settings": settings.as_dict(), "calibrate": options.calibrate, "from": given and sha256(options.model / MANIFEST),
              "images": [None if part is None else hashlib.sha256(part.numpy()).hexdigest() for part in (images, held_out)]}
@@ -189,6 +188,7 @@ def train(options) -> None:
             raise FileExistsError(f"{options.out} holds another detector; choose another folder, or replace it with --overwrite")
         print(f"{options.out} holds this detector already, from the same images and settings; nothing to do")
         return
+    may_hold(options.out)                                              # rather now than after the training
     checkpoint, lock = (options.out.with_name(options.out.name + end) for end in (".training.safetensors", ".lock"))
     with sole_writer(lock, options.out, checkpoint) if distributed.main() else nullcontext():
         if given:
@@ -212,7 +212,8 @@ def detect(options) -> int:
     if options.compile:
         detector.compile()
     lines = inspect(detector, pictures, options.out, options.maps)
-    these = [line for line in lines if line["image"] in set(map(str, pictures))]
+    asked = set(map(str, pictures))
+    these = [line for line in lines if line["image"] in asked]
     flagged, refused = sum(bool(line.get("anomalous")) for line in these), [line["error"] for line in these if "error" in line]
     earlier = f", with {len(lines) - len(these)} of earlier runs" if len(lines) > len(these) else ""
     print(f"{len(these) - len(refused)} pictures, {flagged} above the threshold; results in {options.out / 'results.jsonl'}{earlier}")

@@ -43,7 +43,8 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
     old = {} if together else {line["image"]: line for line in _scored(log)}
     left = [path for path in paths if not _is_of(old.get(str(path)), path)]
     again = set(map(str, left))
-    lines, number = [line for image, line in old.items() if image not in again], count(len(old))
+    lines = [line for image, line in old.items() if image not in again]
+    number = count(1 + max((int(line["map"].partition("_")[0]) for line in old.values()), default=-1))
     if not together:
         _write(log, lines)
     batch, faults = len(paths) if together else batch, []
@@ -51,13 +52,13 @@ def _inspect(detector: Detector, paths: list[Path], out: Path, maps: str, batch:
         images, part, refused = _readable(left[start : start + batch], detector.settings.image_size)
         found = detector.predict(images) if part else None
         made = []
-        for n, path in enumerate(part):
+        for n, (path, digest) in enumerate(part):
             # two folders may hold pictures of one name; a name has 255 bytes
             name = old[str(path)]["map"] if str(path) in old else f"{next(number):05d}_{path.stem[:60]}"
             save_overlay(out / "overlays" / f"{name}.png", images[n], found.reconstruction[n], found.map[n], detector.threshold)
             _save_map(out / "maps" / name, found.map[n].numpy(), maps, detector.threshold)
             score = found.score[n].item()
-            made.append({"image": str(path), "sha256": sha256(path), "score": score, "threshold": detector.threshold,
+            made.append({"image": str(path), "sha256": digest, "score": score, "threshold": detector.threshold,
                          "anomalous": None if detector.threshold is None else score > detector.threshold, "T_hat": found.T_hat[n].item(),
                          "bin": found.bin[n].item(), "distance": found.distance[n].item(), "map": name})
         if together:
@@ -94,14 +95,15 @@ def _scored(log: Path) -> list[dict]:
     return [line for line in lines if "score" in line]
 
 
-def _readable(paths: list[Path], size: int) -> tuple[Tensor, list[Path], list[dict]]:
-    """The pictures that can be read, their paths, and a line for each that cannot."""
+def _readable(paths: list[Path], size: int) -> tuple[Tensor, list[tuple[Path, str]], list[dict]]:
+    """The pictures that can be read (N, 3, size, size) in [-1, 1], their paths and hashes, and a line for each that cannot."""
     images, part, refused = [], [], []
     for path in paths:
         try:
+            digest = sha256(path)                                      # before it is read: a file that changes in between is done again
             images.append(read_image(path, size))
-            part.append(path)
-        except DataError as error:
+            part.append((path, digest))
+        except (DataError, OSError) as error:
             refused.append({"image": str(path), "error": str(error)})
     return torch.stack(images) if images else torch.empty(0, 3, size, size), part, refused
 

@@ -21,7 +21,11 @@ def alpha_bar(settings: Settings, device: torch.device | str = "cpu") -> Tensor:
 
 
 def build_unet(settings: Settings, channels: int, size: int) -> UNet2DModel:
-    """An untrained eps_theta for latents (B, channels, size, size): no condition, no class, no text, no dropout."""
+    """An untrained eps_theta for latents (B, channels, size, size): no condition, no class, no text, no dropout.
+
+    diffusers' configuration cannot express unet_heads: a network with it is to be built here, and given saved weights. Raises ValueError for
+    a size that the levels cannot halve.
+    """
     levels = len(settings.unet_channels)
     if size % 2 ** (levels - 1):
         raise ValueError(f"setting unet_channels: {levels} levels need latents whose side is a multiple of {2 ** (levels - 1)}, not {size}")

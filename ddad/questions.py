@@ -27,7 +27,7 @@ def constants(settings: Settings) -> list[dict]:
     s = settings
     tens = lambda level: max(10, min(round(level / 10) * 10, s.timesteps - 10))
     tried = {"bins": (5, 20), "neighbours": (5, 10), "smallest_bin": (1, 5, s.bins), "T_max": (tens(s.T_max / 2), tens(s.T_max * 2)),
-             "guidance": (0.0, s.guidance * 2 or 4.0), "lam": (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)}
+             "guidance": (0.0, s.guidance * 2 or Settings.guidance), "lam": (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)}
     return [{name: value} for name, values in tried.items() for value in dict.fromkeys(values) if value != getattr(s, name)]
 
 

@@ -116,6 +116,17 @@ def test_calls_reports_each_path(product, tmp_path):
     assert all(0 <= row["held_out"]["pro"] <= 1 for row in found["rows"]) and found["held_out"] == 4
 
 
+def test_a_curve_of_ones_own_is_printed(fitted, tmp_path, capsys, monkeypatch):
+    fitted.save_pretrained(tmp_path / "model")
+    row = {"precision": "float32", "steps": 10, "calls": 3, "seconds": 0.0124, "i_auroc": 0.91, "pro": 0.82,
+           "held_out": {"i_auroc": 0.93, "pro": 0.84}}
+    monkeypatch.setattr("ddad.bench.bench", lambda *a: {"sections": {"calls, bottle": {"rows": [row]}}, "unet_calls_saved": 10 / 3})
+    assert main(["bench", str(tmp_path), "--curve", str(tmp_path / "model"), str(tmp_path / "bottle"), "--device", "cpu", "--vae", "pixels"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    head = next(i for i, line in enumerate(said) if line.startswith("bottle:"))
+    assert said[head + 1].split() == ["10", "3", "12", "0.9100", "0.8200", "0.9300", "0.8400", "float32"]
+
+
 def test_adapt_keeps_the_networks_and_makes_the_rest_anew(fitted):
     fast = fitted.adapt(good_images(24), fitted.settings.change(**FAST))
     assert fast.unet is fitted.unet and fast.settings.call_every == 4 and fitted.settings.call_every == 1

@@ -220,6 +220,10 @@ def test_a_picture_that_has_changed_is_scored_again(model, product, tmp_path, ca
     assert after[str(images / "001.png")]["score"] != before[str(images / "001.png")]["score"]
     assert after[str(images / "001.png")]["map"] == before[str(images / "001.png")]["map"]
     assert len({line["map"] for line in after.values()}) == len(list((out / "maps").iterdir())) == 5
+    gone = [line for line in lines_of(out) if not line["image"].endswith("001.png")]       # as a kill leaves it before 001.png is done again
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in gone))
+    assert main(["detect", str(model), str(images), str(out), "--device", "cpu"]) == 0
+    assert sorted(int(line["map"][:5]) for line in lines_of(out)) == [0, 2, 3, 4, 5]
     capsys.readouterr()
     assert main(["detect", str(model), str(images / "zz.png"), str(out), "--device", "cpu"]) == 0
     assert (said := capsys.readouterr().out).startswith("1 pictures, ") and "with 4 of earlier runs" in said
@@ -233,12 +237,13 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(produ
     with monkeypatch.context() as patch:
         patch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
         assert main(train) == 0 and "nothing to do" in capsys.readouterr().out
+        (out / "results.json").write_text("{}")                        # as `ddad evaluate` leaves it there
+        assert main(train) == 0 and "nothing to do" in capsys.readouterr().out
         assert "--overwrite" in refused(*train, "quantile=0.5")
         assert "--overwrite" in refused("train", product, out, "--device", "cpu", "--from", out, "--preset", "fast")
     assert (out / "manifest.json").read_bytes() == before
-    (out / "notes.txt").write_text("mine")
-    assert "notes.txt" in refused("train", product, out, "--device", "cpu", *SET, "quantile=0.5", "--overwrite")
-    (out / "notes.txt").unlink()
+    assert "results.json beside a detector" in refused("train", product, out, "--device", "cpu", *SET, "quantile=0.5", "--overwrite")
+    (out / "results.json").unlink()
     assert main([*train, "quantile=0.5", "--overwrite"]) == 0
     assert Detector.from_pretrained(out, device="cpu").settings.quantile == 0.5
 

@@ -288,7 +288,7 @@ def test_evaluate():
     assert full["recall"] == np.mean(scores[2:] > np.median(scores))
     assert full["false_positive_rate"] == np.mean(scores[:2] > np.median(scores))
     assert sum(one["images"] for one in full["by_size"]) == 3
-    assert list(full["interval"]) == ["i_auroc", "p_auroc", "pro"]
+    assert list(full["interval"]) == ["i_auroc", "p_auroc", "pro"] and full["bootstrap_repeats"] == 20
     for name, (low, high) in full["interval"].items():
         assert low <= full[name] <= high
     assert evaluate(scores, labels, maps, masks, bootstrap_repeats=20, seed=1)["interval"] == full["interval"]

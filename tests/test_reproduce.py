@@ -74,6 +74,27 @@ def test_the_tables_come_from_the_receipt_alone(runs, tmp_path):
     assert mine["ours"] == pytest.approx(sum(of) / 2) and mine["seeds"] == 2 and mine["low"] <= mine["ours"] <= mine["high"] and mine["paper"] is None
 
 
+def cells(text):
+    """The rows of a Markdown table as dicts by column; of two columns of one name, the last."""
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines())
+    return [dict(zip(head, row)) for row in rows]
+
+
+def test_false_alarms_are_those_of_good_pictures_and_seeds_that_differ_are_all_told(runs):
+    receipt = receipt_of(runs)
+    asked = [run for run in receipt["runs"] if "questions" in run]
+    for run in asked:                                                  # by hand: one good picture in two above its threshold, all defects below
+        path = run["questions"]["paths"]["static steps"]
+        path["threshold"], good = 1.0, iter(range(len(path["score"])))
+        path["score"] = [2.0 * (next(good) % 2) if label == 0 else 0.5 for label in report.labels(receipt, run)]
+    n = int((report.labels(receipt, asked[0]) == 0).sum())
+    row = next(row for row in cells(report.dynamic_against_static(receipt)) if row["path"] == "static steps")
+    assert float(row["false alarms"]) == pytest.approx(n // 2 / n, abs=1e-3) and row["recall, large"] == "0.000"
+    receipt["runs"][1]["settings"]["T_max"] = 70
+    told = {row["`preset`"]: row["`T_max`"] for row in cells(report.deviations(receipt))}
+    assert told == {"clean": "80, 70", "official": "80"}
+
+
 def test_the_papers_figure_stands_beside_ours(runs, monkeypatch):
     receipt = receipt_of(runs)
     monkeypatch.setitem(report.PAPER, "folder", {"disc": (50.0, 100.0)})
