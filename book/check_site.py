@@ -1,4 +1,5 @@
-"""Opens every page of the built site in headless Chromium, wide and as on a phone, light and dark: figures, mathematics, console, requests, sliders.
+"""Opens every page of the built site in headless Chromium, wide and as on a phone, light and dark: figures and their captions' contrast, mathematics,
+console, requests, sliders.
 
     python book/check_site.py [--pictures FOLDER]
 
@@ -33,7 +34,15 @@ const still = [...document.querySelectorAll('figure.ddad-frames')].filter(figure
   input.dispatchEvent(new Event('input'));
   return figure.querySelector('img').style.transform == before;
 }).length;
-return {broken, raw, wide, still};
+const luminance = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255).map(v => v > 0.04045 ? ((v + 0.055) / 1.055) ** 2.4 : v / 12.92)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
+const ground = e => [...ancestors(e), document.body].map(a => getComputedStyle(a).backgroundColor).find(c => !/, 0\\)$/.test(c))
+  || 'rgb(255, 255, 255)';
+const faint = [...article.querySelectorAll('figcaption')].filter(e => {
+  const pair = [luminance(getComputedStyle(e).color), luminance(ground(e))];
+  return Math.max(...pair) / Math.min(...pair) < 4.5;                // WCAG 2.1, contrast (minimum)
+}).length;
+return {broken, raw, wide, still, faint};
 """
 
 
@@ -60,6 +69,7 @@ def visit(driver, address: str, host: str) -> list[str]:
             break
         time.sleep(0.1)
     said = [f"picture does not load: {source}" for source in found["broken"]] + [f"too wide: {element}" for element in found["wide"]]
+    said += [f"{found['faint']} captions hard to read"] * bool(found["faint"])
     said += [f"{found['raw']} formulas not set"] * bool(found["raw"]) + [f"{found['still']} sliders do nothing"] * bool(found["still"])
     said += [f"console: {entry['message'][:200]}" for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     for entry in driver.get_log("performance"):
