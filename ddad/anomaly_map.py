@@ -1,12 +1,15 @@
-"""Anomaly map and score (paper, section 3.5): where input and reconstruction differ, in the latent and in the features.
+"""Anomaly map and score (paper, section 3.5): where input and reconstruction differ, in
+the latent and in the features.
 
-    latent map   A_l = |z0 - z0_hat|, mean over channels, upsampled; with `latent_blur` |G * (z0 - z0_hat)|, G a Gaussian
-    feature map  A_f = sum over blocks J of 1 - cos(phi_j(x0), phi_j(x0_hat)), upsampled
-    A = lambda norm(A_l) + (1 - lambda) norm(A_f), smoothed by a Gaussian;   score = largest value of A
+    A_l = |z0 - z0_hat|, mean over channels, upsampled              latent map
+    A_f = sum over J of 1 - cos(phi_j(x0), phi_j(x0_hat)), upsampled  feature map
+    A   = lambda norm(A_l) + (1 - lambda) norm(A_f), smoothed by a Gaussian
+    score = largest value of A
 
-Why blur before the absolute value: what a fine-grained latent holds of a texture comes back with another sign at each cell and cancels
-there, while a part that is missing or a stain differs to one side throughout. It is ours, not the paper's, and a calibration
-takes it only where held-out pictures gain by it.
+`blur` puts a Gaussian over z0 - z0_hat before the absolute value: what a fine-grained
+latent holds of a texture comes back with another sign at each cell and cancels there,
+while a part that is missing or a stain differs to one side throughout. It is ours, not
+the paper's, and a calibration takes it only where held-out images gain by it.
 """
 from __future__ import annotations
 
@@ -16,25 +19,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .settings import Settings
 
-
-def upsample(values: Tensor, size: int, settings: Settings) -> Tensor:
+def upsample(values: Tensor, size: int, align_corners: bool = False) -> Tensor:
     """(B, h, w) -> (B, size, size), bilinear."""
-    return F.interpolate(values.unsqueeze(1), size=(size, size), mode="bilinear", align_corners=settings.align_corners).squeeze(1)
+    return F.interpolate(values.unsqueeze(1), size=(size, size), mode="bilinear",
+                         align_corners=align_corners).squeeze(1)
 
 
-def latent_map(z0: Tensor, z0_hat: Tensor, size: int, settings: Settings) -> Tensor:
-    """A_l (B, size, size) >= 0 from latents (B, C, h, w)."""
+def latent_map(z0: Tensor, z0_hat: Tensor, size: int, blur: float = 0.0,
+               align_corners: bool = False) -> Tensor:
+    """A_l (B, size, size) >= 0 from latents (B, C, h, w); blur in cells of the
+    latent.
+    """
     difference = z0 - z0_hat
-    if settings.latent_blur:
-        difference = smooth(difference.flatten(0, 1), settings.latent_blur).unflatten(0, difference.shape[:2])
-    return upsample(difference.abs().mean(1), size, settings)
+    if blur:
+        cells = difference.shape[:2]
+        difference = smooth(difference.flatten(0, 1), blur).unflatten(0, cells)
+    return upsample(difference.abs().mean(1), size, align_corners)
 
 
-def feature_map(target: list[Tensor], reconstructed: list[Tensor], size: int, settings: Settings) -> Tensor:
-    """A_f (B, size, size) in 0 .. 2 |J| from the blocks' features, lists of (B, C_j, h_j, w_j)."""
-    return sum(upsample(1 - F.cosine_similarity(target[j - 1], reconstructed[j - 1], dim=1), size, settings) for j in settings.map_stages)
+def feature_map(target: list[Tensor], reconstructed: list[Tensor], size: int,
+                stages: tuple[int, ...], align_corners: bool = False) -> Tensor:
+    """A_f (B, size, size) in 0 .. 2 |J| from the features of the blocks j in J,
+    `stages`; lists of (B, C_j, h_j, w_j).
+    """
+    def distance(j: int) -> Tensor:
+        return 1 - F.cosine_similarity(target[j - 1], reconstructed[j - 1], dim=1)
+
+    return sum(upsample(distance(j), size, align_corners) for j in stages)
 
 
 @dataclass(frozen=True)
@@ -46,19 +58,26 @@ class Ranges:
 
     @classmethod
     def of(cls, A_l: Tensor, A_f: Tensor) -> Ranges:
-        return cls((A_l.min().item(), A_l.max().item()), (A_f.min().item(), A_f.max().item()))
+        """Of maps (N, H, W)."""
+        return cls((A_l.min().item(), A_l.max().item()),
+                   (A_f.min().item(), A_f.max().item()))
 
 
 def normalise(A: Tensor, low_high: tuple[float, float]) -> Tensor:
-    """(A - low) / (high - low): [0, 1] on the images the range is of, possibly beyond on others; no clamp, it would hide an order."""
+    """(A - low) / (high - low): [0, 1] on the images the range is of, possibly beyond
+    on others; no clamp, it would hide an order.
+    """
     low, high = low_high
     return (A - low) / max(high - low, 1e-8)
 
 
-def combine(A_l: Tensor, A_f: Tensor, ranges: Ranges, settings: Settings) -> Tensor:
-    """A (B, H, W): both maps normalised, weighed by lambda, smoothed."""
-    A = settings.lam * normalise(A_l, ranges.latent) + (1 - settings.lam) * normalise(A_f, ranges.feature)
-    return smooth(A, settings.sigma * A.shape[-1] / 256)
+def combine(A_l: Tensor, A_f: Tensor, ranges: Ranges, lam: float,
+            sigma: float) -> Tensor:
+    """A (B, H, W): both maps normalised, weighed by lambda, smoothed; sigma in pixels
+    of an image of 256.
+    """
+    A = lam * normalise(A_l, ranges.latent) + (1 - lam) * normalise(A_f, ranges.feature)
+    return smooth(A, sigma * A.shape[-1] / 256)
 
 
 def smooth(A: Tensor, sigma: float) -> Tensor:
@@ -68,8 +87,10 @@ def smooth(A: Tensor, sigma: float) -> Tensor:
     kernel = torch.exp(-x**2 / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     A = F.pad(A.unsqueeze(1), (radius,) * 4, mode="reflect")
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):   # TF32 keeps three digits, and scores differ in the fourth
-        return F.conv2d(F.conv2d(A, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).squeeze(1)
+    # TF32 keeps three digits, and scores differ in the fourth
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        across = F.conv2d(A, kernel.view(1, 1, 1, -1))
+        return F.conv2d(across, kernel.view(1, 1, -1, 1)).squeeze(1)
 
 
 def score(A: Tensor) -> Tensor:

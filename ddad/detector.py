@@ -1,40 +1,45 @@
-"""Detector: the thin conductor. It calls the rooms of the method in the order data flows, and holds no mathematics itself."""
+"""Detector: the thin conductor. It calls the modules of the method in the order data
+flows, and holds no mathematics itself.
+"""
 from __future__ import annotations
 
-import subprocess
-import time
 from copy import copy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
-from . import distributed
+from . import saved_model
 from .calibration import choose, enough
-from .dynamic_noise import DynamicNoise, feature
-from .features import load_features
+from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
+from .evaluation.held_out import compare_distances
 from .fine_tuning import fine_tune
-from .latent_projection import LatentProjection, draw, load_vae, mixed
-from .manifest import ModelError, peak_memory
-from .noise_predictor import alpha_bar, build_unet, captured, epsilon
-from .saved_model import read, write
-from .scaled_denoising import scaled_denoising
-from .settings import Settings, SettingsError, preset
-from .training import SHAPING, kept_latents, train_noise_predictor
+from .latent_projection import LatentProjection, draw
+from .networks.autoencoders import load_vae, scaling_factor
+from .networks.features import load_features
+from .noise_predictor import alpha_bar, build_unet, q_sample
+from .runtime import processes
+from .runtime.adapter import Networks, expect
+from .runtime.batches import in_batches
+from .runtime.checkpoints import kept_latents
+from .runtime.devices import pick_device
+from .runtime.errors import ModelError, SettingsError
+from .runtime.latent_cache import encode_all
+from .runtime.stages import Stages
+from .scaled_denoising import call_every, scaled_denoising, timesteps
+from .settings import PHI, Settings, preset, shaping
+from .training import enough_to_train, hold_out, train_noise_predictor
 
-TOGETHER = 256                  # maps that are weighed at once
-# The settings that the networks of a detector were trained with.
-NETWORKS = (*SHAPING, "features", "tune_epochs", "tune_batch", "tune_learning_rate", "tune_stages", "tune_level", "tune_cosine", "tune_batch_norm",
-            "tune_gradient")
+TOGETHER = 256                                      # maps that are weighed at once
 
 
 @dataclass
 class Observed:
-    """A batch before its step is chosen: latents, noise where wanted, features phi_j(x0), and the distance d."""
+    """A batch before its step is chosen: latents z0 and, where wanted, noise eps
+    (B, C, h, w); features phi_j(x0); distances d (B,).
+    """
 
     z0: Tensor
     eps: Tensor | None
@@ -50,296 +55,345 @@ class Prediction:
     map: Tensor              # (N, H, H) float32, A
     latent_map: Tensor       # (N, H, H) float32, before normalisation
     feature_map: Tensor      # (N, H, H) float32, before normalisation
-    reconstruction: Tensor   # (N, 3, H, H) float32, in [-1, 1] where clamped, x0_hat
+    reconstruction: Tensor   # (N, 3, H, H) float32, x0_hat, in [-1, 1] where clamped
     T_hat: Tensor            # (N,) int64, the chosen step
     bin: Tensor              # (N,) int64 in 1 .. |B|
     distance: Tensor         # (N,) float32, d
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """"auto" takes CUDA, then Apple's MPS, then the CPU; of several processes each gets its own. ValueError for one that this machine lacks."""
-    has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
-    if name == "auto":
-        name = next(device for device, available in has.items() if available())
-    kind, _, index = name.partition(":")
-    if kind not in has or not has[kind]() or index and not (index.isdecimal() and int(index) < (torch.cuda.device_count() if kind == "cuda" else 1)):
-        raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
-    return distributed.own_device(torch.device(name))
-
-
 class Detector:
-    """One product's detector: `Detector.fit(images, settings)`, then `predict`; `save_pretrained`, `from_pretrained`."""
+    """One product's detector: `Detector.fit(images, settings)`, then `predict`;
+    `save_pretrained`, `from_pretrained`.
+    """
 
-    def __init__(self, settings: Settings, projection: LatentProjection, unet, phi, device: torch.device):
-        self.settings, self.projection, self.device = settings, projection, device
-        self.unet, self.phi = (network.to(device, memory_format=torch.channels_last) for network in (unet.eval(), phi))
-        self.abar = alpha_bar(settings, device)
-        self.graphs: dict = {}                                         # on a CUDA device, the last call of the U-Net that was recorded
-        self.compiled = False
-        self.dynamic_noise: DynamicNoise | None = None
+    def __init__(self, settings: Settings, networks: Networks,
+                 scale: float | None = None):
+        """scale: s; None takes the autoencoder's own."""
+        self.settings, self.networks = settings, networks
+        s = scaling_factor(networks.vae) if scale is None else scale
+        self.projection = LatentProjection(networks.E, networks.D, s)
+        self.abar = alpha_bar(settings, networks.device)
+        self.memory_bank: MemoryBank | None = None
         self.ranges: maps.Ranges | None = None
         self.threshold: float | None = None
         self.record: dict = {}
 
+    @property
+    def device(self) -> torch.device:
+        return self.networks.device
+
+    # --- learning one product
+
     @classmethod
-    def fit(cls, images: Tensor, settings: Settings | None = None, *, held_out: Tensor | None = None, device: str = "auto",
-            vae=None, unet=None, phi=None, calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
+    def fit(cls, images: Tensor, settings: Settings | None = None, *,
+            held_out: Tensor | None = None, device: str = "auto", vae=None, unet=None,
+            phi=None, calibrate: bool = False, checkpoint: Path | None = None
+            ) -> Detector:
         """Learn one product from its good images (N, 3, H, W) in [-1, 1].
 
-        held_out: good images of the same product for ranges, threshold and calibration; else a share of `images` is kept back.
-        vae, unet, phi: networks to use instead of those the settings name; a given unet is not trained. calibrate: choose
-        T_max, smallest bin, guidance, blur and lambda on the held-out good images and synthetic defects on them, before the features
-        are fine-tuned; the bank of features is made anew after it. checkpoint: see `training`; the encoded images are kept beside
-        it, and `training.forget` removes both. Several processes (`distributed`), all given the same images, share out the training
-        and the prediction of the held-out images; each does the rest, which is short, for itself. They choose as the main process
-        does, and end with its weights. Warns of held-out images unlike the others: see `DynamicNoise.compare`.
-        Raises SettingsError, BackboneError, WriteError where the checkpoint cannot be written, and ValueError for too few images.
+        held_out: good images for ranges, threshold and calibration; else a share of
+        `images` is kept back. vae, unet, phi: networks in place of those the settings
+        name; a given unet is not trained. calibrate: choose constants (`calibration`)
+        before phi is fine-tuned. checkpoint: where the training's state is kept, and a
+        later call goes on from. Several processes, given the same images, share out the
+        training and end alike. Warns of held-out images unlike the others. Raises
+        SettingsError, BackboneError, WriteError, and ValueError for too few images.
         """
-        settings, device = settings or preset(), pick_device(device)
-        started, record = time.perf_counter(), {"seconds": {}, "peak_memory": {}}
-
-        def timed(stage: str) -> None:
-            nonlocal started
-            record["seconds"][stage], started = round(time.perf_counter() - started, 2), time.perf_counter()
-            record["peak_memory"][stage] = peak_memory(device)         # so far, in bytes
-
-        record["held_out_from"] = "a share of the images" if held_out is None else "images given"
-        train, held_out = split(images, settings) if held_out is None else (images, held_out)
-        if len(train) < settings.neighbours + 1:
-            raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 = {settings.neighbours + 1}; "
-                             "add good images, or lower neighbours or held_out")
-        record |= {"images": len(train) + len(held_out), "held_out": len(held_out)}
+        s, device = settings or preset(), pick_device(device)
+        train, good = hold_out(images, s, held_out)
+        enough_to_train(train, s.neighbours)
         if calibrate:
-            enough(held_out)
-        if vae is not None and settings.vae == Settings.vae:           # an object of which the settings know no name
-            settings = settings.change(vae="given")
-        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), None, device, settings.precision)
-        phi = phi if phi is not None else load_features(settings)      # a name that cannot be had is told of before the training
-        keep = checkpoint and kept_latents(checkpoint)
-        mean, std = projection.encode_all(train, keep=keep)
-        timed("encode")
+            enough(good)
+        if vae is not None and s.vae == Settings.vae:
+            s = s.change(vae="given")   # an object of which the settings know no name
+        stages = Stages(device)
+        # features first: a name that cannot be had is told of before the training
+        phi = load_features(s) if phi is None else phi
+        self = cls(s, Networks(load_vae(s.vae) if vae is None else vae, unet, phi,
+                               device, s.precision))
+        source = "a share of the images" if held_out is None else "images given"
+        self.record = {
+            "seconds": stages.seconds, "peak_memory": stages.peak_memory,
+            "held_out_from": source, "images": len(train) + len(good),
+            "held_out": len(good)}
+        z0 = self._encode(train, checkpoint)
+        stages.done("encode")
         if unet is None:
-            torch.manual_seed(settings.seed)                          # the U-Net's initial weights
-            unet = build_unet(settings, mean.shape[1], mean.shape[-1])
-            other = settings.train_vae and LatentProjection(load_vae(settings.train_vae), None, device, settings.precision)
-            source = other.encode_all(train, keep=keep) if other else (mean, std)
-            record["training"] = train_noise_predictor(unet, *source, settings, device, checkpoint)
-            del source
-            timed("train")
-        self = cls(settings, projection, unet, phi, device)
-        self.record = record
-        if calibrate:
-            self.dynamic_noise = DynamicNoise.fit(self.features(train), settings)
-            chosen, (record["calibration"],) = distributed.from_main(choose([(self, held_out)]))
-            self.settings = settings.change(**chosen)
-            timed("calibrate")
-        record["tune_loss"] = fine_tune(self.phi, train, self._reconstruct_rows(mean, std), self.settings) if settings.tune_epochs else []
-        distributed.copy_weights(self.phi)
-        timed("fine-tune")
-        self.dynamic_noise = DynamicNoise.fit(self.features(train), self.settings)
-        good = self.set_ranges(held_out)
-        record["held_out_distances"] = self.dynamic_noise.compare(good.distance) if good else None
-        timed("bank, ranges, threshold")
+            self._train(train, z0, checkpoint)
+            stages.done("train")
+        self._conclude(train, good, z0, calibrate, stages)
         return self
 
-    def set_ranges(self, held_out: Tensor) -> Prediction | None:
-        """Map ranges and threshold from held-out good images (N, 3, H, W), and what was predicted of them; nothing where there are none."""
-        if not len(held_out):
+    def _encode(self, images: Tensor, checkpoint: Path | None) -> tuple:
+        """Posterior mean and deviation of the images' latents, each encoded once."""
+        keep = checkpoint and kept_latents(checkpoint)
+        return encode_all(self.projection, self.networks, images, keep)
+
+    def _train(self, train: Tensor, z0: tuple, checkpoint: Path | None) -> None:
+        s, networks = self.settings, self.networks
+        if s.train_vae:                                 # row 11
+            other = Networks(load_vae(s.train_vae), None, networks.phi, self.device,
+                             s.precision)
+            source = Detector(s, other)._encode(train, checkpoint)
+        else:
+            source = z0
+        torch.manual_seed(s.seed)                       # the U-Net's initial weights
+        unet = build_unet(s, z0[0].shape[1], z0[0].shape[-1])
+        self.record["training"] = train_noise_predictor(unet, *source, s, self.device,
+                                                        checkpoint)
+        networks.place_unet(unet)
+
+    def _conclude(self, train: Tensor, good: Tensor, z0: tuple, calibrate: bool,
+                  stages: Stages) -> None:
+        """What follows the training: calibration, fine-tuning, memory bank, ranges."""
+        if calibrate:
+            self.set_memory_bank(train)
+            chosen, (table,) = processes.from_main(choose([(self, good)]))
+            self.settings = self.settings.change(**chosen)
+            self.record["calibration"] = table
+            stages.done("calibrate")
+        phi, reconstruct = self.networks.phi, self._reconstruct_rows(*z0)
+        self.record["tune_loss"] = fine_tune(phi, train, reconstruct, self.settings)
+        processes.copy_weights(phi)
+        stages.done("fine-tune")
+        self.set_memory_bank(train)
+        found = self.set_ranges(good)
+        self.record["held_out_distances"] = found and self._alike(found.distance)
+        stages.done("bank, ranges, threshold")
+
+    def set_memory_bank(self, train: Tensor) -> None:
+        """From the good images (N, 3, H, W) that were trained on."""
+        s = self.settings
+        self.memory_bank = MemoryBank.fit(self.features(train), s.neighbours,
+                                          s.self_neighbour)
+
+    def set_ranges(self, good: Tensor) -> Prediction | None:
+        """Map ranges and threshold from held-out good images (N, 3, H, W), and what was
+        predicted of them; nothing where there are none.
+        """
+        if not len(good):
             return None
-        good = self.predict(held_out)
-        self.ranges = maps.Ranges.of(good.latent_map, good.feature_map)
-        self.threshold = maps.quantile_threshold(self.weigh(good).score, self.settings.quantile)
-        return good
+        found = self.predict(good)
+        self.ranges = maps.Ranges.of(found.latent_map, found.feature_map)
+        scores = self.weigh(found).score
+        self.threshold = maps.quantile_threshold(scores, self.settings.quantile)
+        return found
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
         with torch.no_grad():
-            return torch.cat([self._feature(self._phi(x0.to(self.device))) for x0 in images.split(32)])
-
-    def _phi(self, x0: Tensor, precision: str = "float32") -> list[Tensor]:
-        with mixed(self.device, precision):
-            return [stage.float() for stage in self.phi(x0.contiguous(memory_format=torch.channels_last))]
+            return torch.cat([
+                self._feature(self.networks.features(x0.to(self.device)))
+                for x0 in images.split(32)])
 
     def _feature(self, phi_x0: list[Tensor]) -> Tensor:
-        return feature(phi_x0[self.settings.neighbour_stage - 1], self.settings.neighbour_pool)
-
-    def denoise(self, z0: Tensor, T_hat: Tensor, start: Tensor | None = None, *, static: bool = False, eps: Tensor | None = None, callback=None):
-        """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings."""
-        eps_theta = epsilon(self.unet, self.settings.precision)
-        if self.device.type == "cuda":
-            key = (self.unet, *z0.shape, self.settings.precision)      # the graph reads this network's weights where they lie
-            if key not in self.graphs:
-                self.graphs.clear()                                    # each holds the memory of a call
-                self.graphs[key] = captured(eps_theta, z0, T_hat.to(self.device))
-            eps_theta = self.graphs[key]
-        return scaled_denoising(eps_theta, z0, T_hat.to(self.device), self.abar, self.settings, eps=eps,
-                                start=start, callback=callback, zero_first=static and self.settings.static_first_step == "zeroed")
-
-    def compile(self, batch: int = 16) -> Detector:
-        """This detector, its networks compiled by `torch.compile` for batches of so many images, with a short last one filled up.
-
-        Takes seconds to minutes, anew in every process: for thousands of images on a GPU. Results differ by rounding. An
-        autoencoder other than diffusers' is left as it is. Raises ModelError where this machine lacks a compiler; the detector is then as before.
-        """
-        vae = self.projection.vae
-        parts = (vae.encoder, vae.decoder) if isinstance(vae, (AutoencoderKL, AutoencoderTiny)) else ()
-        networks = (self.unet, self.phi, *parts)
-        for network in networks:
-            network.compile(dynamic=False)
-        self.graphs.clear()                                            # of the network as it was
-        self.compiled = True
-        try:
-            self.predict(torch.zeros(batch, 3, self.settings.image_size, self.settings.image_size), batch)
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            for network in networks:
-                network._compiled_call_impl = None                     # what `compile` set; torch has no method to undo it
-            self.compiled = False
-            raise ModelError(f"torch.compile does not work on this machine ({type(error).__name__}: {str(error).splitlines()[0]}); install a "
-                             "C++ compiler, on a GPU also Triton, or leave compiling out") from error
-        return self
+        s = self.settings
+        return feature(phi_x0[s.neighbour_stage - 1], s.neighbour_pool)
 
     def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
-        draws = torch.Generator().manual_seed(self.settings.seed + 1)
+        """For fine-tuning: rows, T_hat, start -> x0_hat."""
+        s = self.settings
+        draws = torch.Generator().manual_seed(s.seed + 1)
 
         def reconstruct(rows: Tensor, T_hat: Tensor, start: Tensor) -> Tensor:
-            z0 = draw(mean[rows], None if std is None else std[rows], self.settings.posterior, draws).to(self.device)
-            eps = torch.randn(z0.shape, generator=draws).to(self.device) if self.settings.noise else None
+            deviation = None if std is None else std[rows]
+            z0 = draw(mean[rows], deviation, s.posterior, draws).to(self.device)
+            eps = torch.randn(z0.shape, generator=draws) if s.noise else None
             # static: the official code fine-tunes with its static sampler (row 6)
-            return self.projection.decode(self.denoise(z0, T_hat, start.to(self.device), static=True, eps=eps), self.settings.clamp)
+            z0_hat = self.denoise(z0, T_hat, start=start, eps=eps, static=True)
+            return self.projection.decode(z0_hat, s.clamp)
         return reconstruct
+
+    def _alike(self, d: Tensor) -> dict:
+        """Whether held-out images' d (M,) are spread as the training images' own."""
+        bank, s = self.memory_bank, self.settings
+        own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+        return compare_distances(d, own.distances)
 
     def under(self, settings: Settings) -> Detector:
         """The same networks and training images under other settings."""
         other = copy(self)
-        other.settings = settings
-        other.projection = copy(self.projection)
-        other.projection.precision = settings.precision
-        if self.dynamic_noise is not None:
-            other.dynamic_noise = DynamicNoise(self.dynamic_noise.bank, self.dynamic_noise.distances, settings)
+        networks = self.networks.at(settings.precision)
+        other.settings, other.networks = settings, networks
+        other.projection = replace(self.projection, E=networks.E, D=networks.D)
         return other
 
-    def adapt(self, images: Tensor, settings: Settings, held_out: Tensor | None = None) -> Detector:
-        """The same networks under other settings, with bank, ranges and threshold made anew from the images they were trained on.
+    def adapt(self, images: Tensor, settings: Settings,
+              held_out: Tensor | None = None) -> Detector:
+        """The same networks under other settings, with memory bank, ranges and
+        threshold made anew from the images they were trained on.
 
-        Warns of held-out images unlike those. Raises SettingsError for a setting that the networks were trained with: it needs a new training.
+        Warns of held-out images unlike those. Raises SettingsError for a setting that
+        the networks were trained with: it needs a new training.
         """
-        trained = [name for name in NETWORKS if getattr(settings, name) != getattr(self.settings, name)]
+        trained = [name for name in shaping(PHI)
+                   if getattr(settings, name) != getattr(self.settings, name)]
         if trained:
-            raise SettingsError(f"setting {', '.join(trained)}: the networks were trained with another value; train anew instead")
-        train, held_out = split(images, settings) if held_out is None else (images, held_out)
+            raise SettingsError(f"setting {', '.join(trained)}: the networks were "
+                                "trained with another value; train anew instead")
+        train, good = hold_out(images, settings, held_out)
         other = self.under(settings)
-        other.dynamic_noise = DynamicNoise.fit(other.features(train), settings)
-        other.set_ranges(held_out)
-        # against the images that the networks were trained on, which tells another product
-        seen = self.dynamic_noise.compare(self.dynamic_noise.distance(self.features(held_out))) if len(held_out) else None
+        other.set_memory_bank(train)
+        other.set_ranges(good)
+        seen = None
+        if len(good):
+            # against the images that the networks saw, which tells another product
+            K = self.settings.neighbours
+            seen = self._alike(self.memory_bank.distance(self.features(good), K))
         other.record = self.record | {"held_out_distances": seen}
         return other
 
+    # --- the method, in the order data flows
+
     @torch.no_grad()
     def observe(self, x0: Tensor, first: int = 0) -> Observed:
-        """What does not depend on the step: latents, features, distance. Image n's draws come from (seed, first + n)."""
-        x0 = x0.to(self.device)
+        """What does not depend on the step: latents, features, distance. Image n's
+        draws come from (seed, first + n).
+        """
+        s, x0 = self.settings, x0.to(self.device)
         mean, std = self.projection.posterior(x0)
         z0, eps = [], []
         for n in range(len(x0)):
-            draws = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + first + n)
-            z0.append(draw(mean[n], None if std is None else std[n], self.settings.posterior, draws))
-            if self.settings.noise:
+            draws = torch.Generator().manual_seed(s.seed * 1_000_003 + first + n)
+            deviation = None if std is None else std[n]
+            z0.append(draw(mean[n], deviation, s.posterior, draws))
+            if s.noise:
                 eps.append(torch.randn(mean[n].shape, generator=draws).to(self.device))
-        phi_x0 = self._phi(x0)                                         # in float32: its distance chooses the step
-        y, bank, network = self._feature(phi_x0), self.dynamic_noise.bank, self.unet.config
-        for what, has, needs in (("autoencoder's latents", mean.shape[1:], (network.in_channels, *[network.sample_size] * 2)),
-                                 ("features", y.shape[1:], bank.shape[1:])):
-            if tuple(has) != tuple(needs):
-                raise ModelError(f"the {what} are {tuple(has)}, the saved detector is for {tuple(needs)}; use those it was made with")
-        d = self.dynamic_noise.distance(y)
+        phi_x0 = self.networks.features(x0)     # in float32: its d chooses the step
+        y, unet = self._feature(phi_x0), self.networks.unet.config
+        latent = (unet.in_channels, unet.sample_size, unet.sample_size)
+        expect("autoencoder's latents", mean.shape[1:], latent)
+        expect("features", y.shape[1:], self.memory_bank.y.shape[1:])
+        d = self.memory_bank.distance(y, s.neighbours)
         return Observed(torch.stack(z0), torch.stack(eps) if eps else None, phi_x0, d)
 
     @torch.no_grad()
     def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
-        """Reconstruction, both maps and step of a batch: z0_hat, A_l, A_f, x0_hat, T_hat, b."""
-        b = self.dynamic_noise.bin(seen.d)
-        T_hat = self.dynamic_noise.step(b)
-        z0_hat = self.denoise(seen.z0, T_hat, static=not self.settings.dynamic, eps=seen.eps)
-        x0_hat = self.projection.decode(z0_hat, self.settings.clamp)
-        A_l = maps.latent_map(seen.z0, z0_hat, size, self.settings)
-        A_f = maps.feature_map(seen.phi_x0, self._phi(x0_hat, self.settings.precision), size, self.settings)
+        """Reconstruction, both maps and step of a batch: z0_hat, A_l, A_f, x0_hat,
+        T_hat, b; maps (B, size, size).
+        """
+        s = self.settings
+        edges = bin_edges(self.memory_bank.distances, s.bins)
+        b = choose_bin(seen.d, edges, s.edge_bin)
+        T_hat = self.step(b)
+        z0_hat = self.denoise(seen.z0, T_hat, eps=seen.eps, static=not s.dynamic)
+        x0_hat = self.projection.decode(z0_hat, s.clamp)
+        phi_x0_hat = self.networks.features(x0_hat, s.precision)
+        A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
+        A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
+                               s.align_corners)
         return z0_hat, A_l, A_f, x0_hat, T_hat, b
+
+    def step(self, b: Tensor) -> Tensor:
+        """T_hat (B,) for bins b (B,); T_max for every image when `dynamic` is off."""
+        s = self.settings
+        if not s.dynamic:
+            return torch.full_like(b, s.T_max)
+        return select_step(b, s.T_max, s.bins, s.smallest_bin, s.level_rounding,
+                           s.timesteps)
+
+    def denoise(self, z0: Tensor, T_hat: Tensor, *, start: Tensor | None = None,
+                eps: Tensor | None = None, static: bool = False, callback=None
+                ) -> Tensor:
+        """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings.
+
+        start: (B,) steps whose abar scales the start, T_hat unless given. eps: noise to
+        add there. static: as the official code's static sampler, where settings say so.
+        """
+        s, T_hat = self.settings, T_hat.to(self.device)
+        abar_start = self.abar[T_hat if start is None else start.to(self.device)]
+        abar_start = abar_start.view(-1, 1, 1, 1)
+        z_That = (abar_start.sqrt() * z0 if eps is None
+                  else q_sample(z0, abar_start, eps.to(self.device)))
+        eps_theta = self.networks.eps_theta
+        if s.call_every > 1:
+            eps_theta = call_every(eps_theta, s.call_every, self.abar)
+        return scaled_denoising(
+            eps_theta, z0, T_hat, self.abar, s.guidance, start=z_That,
+            path=timesteps(T_hat, s.ddim_steps, s.first_call), z0_from=s.z0_from,
+            zero_first=static and s.static_first_step == "zeroed", callback=callback)
 
     def predict(self, images: Tensor, batch: int = 16) -> Prediction:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
 
-        With map_range "held-out" an image's result depends on nothing but that image; with "test" on all those given. Several
-        processes, all given the same images, share them out; each returns the whole prediction. Raises ValueError for
-        another shape, and ModelError where the networks do not fit together or a map is not finite.
+        With map_range "held-out" an image's result depends on nothing but that image;
+        with "test" on all those given. Several processes share the images out; each
+        returns the whole prediction. Raises ValueError for another shape, and
+        ModelError where the networks do not fit together or a map is not finite.
         """
         size = self.settings.image_size
-        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != (3, size, size):
-            given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-            raise ValueError(f"images must be a tensor (N, 3, {size}, {size}) in [-1, 1], as data.read_images gives them, not {given}")
-        own, (first, end) = [], distributed.share(len(images))
-        for n in tqdm(range(first, end, batch), "detect", leave=False, delay=2):
-            x0 = images[n : min(n + batch, end)]
-            count = len(x0)
-            if self.compiled and count < batch:                        # compiled for one shape
-                x0 = torch.cat([x0, x0[-1:].expand(batch - count, -1, -1, -1)])
-            seen = self.observe(x0, n)
-            found = (*self.respond(seen, size)[1:], seen.d)
-            own = own or [torch.empty(end - first, *part.shape[1:], dtype=part.dtype) for part in found]
-            for whole, part in zip(own, found):                        # into its place: parts joined at the end would be there twice
-                whole[n - first :][:count] = part[:count]
-        shares = [share for share in distributed.gathered([own]) if share]
-        A_l, A_f, x0_hat, T_hat, b, d = shares[0] if len(shares) == 1 else map(torch.cat, zip(*shares))
-        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))   # score and map are made by weigh
+        is_tensor = isinstance(images, Tensor)
+        if not is_tensor or images.ndim != 4 or images.shape[1:] != (3, size, size):
+            given = tuple(images.shape) if is_tensor else type(images).__name__
+            raise ValueError(
+                f"images must be a tensor (N, 3, {size}, {size}) in [-1, 1], as "
+                f"data.images.read_images gives them, not {given}")
+
+        def found_in(first: int, end: int) -> tuple[Tensor, ...]:
+            seen = self.observe(images[first:end], first)
+            return (*self.respond(seen, size)[1:], seen.d)
+
+        A_l, A_f, x0_hat, T_hat, b, d = in_batches(len(images), batch, found_in,
+                                                   "detect")
+        # score and map are made by weigh
+        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))
 
     def weigh(self, found: Prediction) -> Prediction:
-        """The prediction with its map and score made, or made anew, from its latent and feature map by these settings."""
-        from_held_out = self.settings.map_range == "held-out" and self.ranges
-        ranges = self.ranges if from_held_out else maps.Ranges.of(found.latent_map, found.feature_map)
-        pairs = zip(found.latent_map.split(TOGETHER), found.feature_map.split(TOGETHER))
-        A = torch.cat([maps.combine(A_l.to(self.device), A_f.to(self.device), ranges, self.settings).cpu() for A_l, A_f in pairs])
+        """The prediction with its map and score made, or made anew, from its latent and
+        feature map by these settings.
+        """
+        s, ranges, A = self.settings, self.ranges, []
+        if s.map_range == "test" or ranges is None:
+            ranges = maps.Ranges.of(found.latent_map, found.feature_map)
+        for A_l, A_f in zip(found.latent_map.split(TOGETHER),
+                            found.feature_map.split(TOGETHER)):
+            A_l, A_f = A_l.to(self.device), A_f.to(self.device)
+            A.append(maps.combine(A_l, A_f, ranges, s.lam, s.sigma).cpu())
+        A = torch.cat(A)
         if not A.isfinite().all():
-            raise ModelError("the map holds NaN or infinity, which comes from the detector's weights or from the images given; make them anew")
+            raise ModelError("the map holds NaN or infinity, from the detector's "
+                             "weights or from the images given; make them anew")
         return replace(found, map=A, score=maps.score(A))
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write manifest.json (settings, record, versions, hashes), the U-Net, and state.safetensors (phi, bank, distances).
+    # --- on disk, and compiled
 
-        The autoencoder is recorded by name, not copied. dtype float16 halves the files. Of several processes the main one
-        writes, the others wait. Raises FileExistsError when `folder` holds something else than a saved detector.
+    def save_pretrained(self, folder: str | Path,
+                        dtype: torch.dtype = torch.float32) -> None:
+        """Write manifest.json (settings, record, versions, hashes), the U-Net, and
+        state.safetensors (phi, memory bank). The autoencoder is recorded by name.
+
+        dtype: float16 halves the files. Of several processes the main one writes, the
+        others wait. Raises FileExistsError when `folder` holds something else.
         """
-        state = {f"phi/{name}": value for name, value in self.phi.state_dict().items()}
-        state |= {"bank": self.dynamic_noise.bank, "distances": self.dynamic_noise.distances}
-        manifest = {
-            "settings": self.settings.as_dict(), "scale": self.projection.s, "threshold": self.threshold, "record": self.record,
-            "ranges": asdict(self.ranges) if self.ranges else None, "device": str(self.device),
-            "resnet": self.phi.config.to_dict() if hasattr(self.phi, "config") else None,
-        }
-        if distributed.main():
-            write(Path(folder), self.settings, self.unet, state, manifest, dtype)
-        distributed.wait()
+        if processes.is_main():
+            saved_model.write(Path(folder), self, dtype)
+        processes.wait()
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, vae=None, device: str = "auto") -> Detector:
-        """A saved detector. `vae` stands in for the recorded autoencoder; one that was recorded as an object or as
-        FILE.py:CALLABLE has to be given, since nothing is executed because a manifest says so. Raises ModelError.
+    def from_pretrained(cls, folder: str | Path, *, vae=None,
+                        device: str = "auto") -> Detector:
+        """A saved detector. vae: stands in for the recorded autoencoder; one recorded
+        as an object or as FILE.py:CALLABLE has to be given, since nothing is executed
+        because a manifest says so. Raises ModelError.
         """
-        device = pick_device(device)
-        saved = read(Path(folder))
-        settings = saved.settings
-        if vae is None and (settings.vae == "given" or ".py:" in settings.vae):
-            raise ModelError(f"{folder} was made with the autoencoder {settings.vae!r}, which is not loaded from a manifest; pass it as vae")
-        projection = LatentProjection(vae if vae is not None else load_vae(settings.vae), saved.scale, device, settings.precision)
-        self = cls(settings, projection, saved.unet, saved.phi, device)
-        self.dynamic_noise = DynamicNoise(saved.bank.to(device), saved.distances.to(device), settings)
-        self.ranges, self.threshold, self.record = saved.ranges, saved.threshold, saved.record
+        device, saved = pick_device(device), saved_model.read(Path(folder))
+        s = saved.settings
+        if vae is None and (s.vae == "given" or ".py:" in s.vae):
+            raise ModelError(
+                f"{folder} was made with the autoencoder {s.vae!r}, which is not "
+                "loaded from a manifest; pass it as vae")
+        vae = load_vae(s.vae) if vae is None else vae
+        networks = Networks(vae, saved.unet, saved.phi, device, s.precision)
+        self = cls(s, networks, saved.scale)
+        self.memory_bank = MemoryBank(saved.bank.to(device), saved.distances.to(device))
+        self.ranges, self.threshold = saved.ranges, saved.threshold
+        self.record = saved.record
         return self
 
-
-def split(images: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Training and held-out good images, drawn with the settings' seed, each in the order given."""
-    n = round(len(images) * settings.held_out)
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(settings.seed))[:n].sort().values
-    keep = torch.ones(len(images), dtype=torch.bool)
-    keep[chosen] = False
-    return images[keep], images[~keep]
+    def compile(self, batch: int = 16) -> Detector:
+        """This detector, its networks compiled for batches of so many images. Results
+        differ by rounding. Raises ModelError: see `Networks.compile`.
+        """
+        blank = torch.zeros(batch, 3, *[self.settings.image_size] * 2)
+        self.networks.compile(batch, lambda: self.predict(blank, batch))
+        return self

@@ -1,196 +1,142 @@
-"""Training, apart from the method's own modules: one loop, which can be interrupted and resumed, for eps_theta and for a VAE.
+"""Training, one loop for eps_theta and for an autoencoder.
 
-Every draw of step i comes from a generator seeded by (seed, i), so a resumed run needs no generator's state: on a CPU it
-ends with the same weights as one that was never interrupted. For the same reason several processes draw the same batch, and
-each trains on its share of the rows: see `distributed`.
+Every draw of step i comes from a generator seeded by (seed, i), so a resumed run needs
+no generator's state: on a CPU it ends with the same weights as one that was never
+interrupted. For the same reason several processes draw the same batch, and each trains
+on its share of the rows.
 """
 from __future__ import annotations
 
-import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from . import distributed
-from .latent_projection import draw, mixed
-from .noise_predictor import alpha_bar, captured, epsilon_loss
-from .settings import Settings, SettingsError
-from .writing import whole
+from .latent_projection import draw
+from .noise_predictor import alpha_bar, epsilon_loss
+from .runtime import processes
+from .runtime.adapter import mixed
+from .runtime.checkpoints import Checkpoint
+from .runtime.errors import SettingsError
+from .runtime.graphs import gradients
+from .settings import EPS_THETA, Settings, shaping
 
-# The settings that shape training: a checkpoint is resumed only under the same ones.
-SHAPING = ("seed", "image_size", "held_out", "vae", "train_vae", "posterior", "timesteps", "beta_start", "beta_end", "beta_schedule", "unet_channels",
-           "unet_layers", "unet_attention_from", "unet_heads", "train_batch", "learning_rate", "learning_rate_schedule", "weight_decay",
-           "gradient_clip", "ema", "train_precision")
+
+def hold_out(images: Tensor, settings: Settings,
+             held_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Training and held-out good images: all of `images` and those given as held out,
+    or, without any, a share of `images` drawn with the settings' seed, each in the
+    order given.
+    """
+    if held_out is not None:
+        return images, held_out
+    draws = torch.Generator().manual_seed(settings.seed)
+    order = torch.randperm(len(images), generator=draws)
+    keep = torch.ones(len(images), dtype=torch.bool)
+    keep[order[: round(len(images) * settings.held_out)]] = False
+    return images[keep], images[~keep]
+
+
+def enough_to_train(train: Tensor, neighbours: int) -> None:
+    """ValueError for fewer than K + 1 training images."""
+    if len(train) < neighbours + 1:
+        raise ValueError(
+            f"{len(train)} training images are fewer than neighbours + 1 = "
+            f"{neighbours + 1}; add good images, or lower neighbours or held_out")
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
-    """At step i of `steps`: "constant", or "one-cycle", a linear rise over the first 5% and then half a cosine to zero."""
+    """At step i of `steps`: "constant", or "one-cycle", a linear rise over the first 5%
+    and then half a cosine to zero.
+    """
     rise = max(1, steps // 20)
     if schedule == "constant":
         return peak
-    return peak * (i + 1) / rise if i < rise else peak * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise))) / 2
+    if i < rise:
+        return peak * (i + 1) / rise
+    return peak * (1 + math.cos(math.pi * (i - rise) / max(1, steps - rise))) / 2
 
 
-def optimise(model: nn.Module, batch_at: Callable[[torch.Generator], tuple[Tensor, ...]], loss_of: Callable[..., Tensor], steps: int, what: str,
-             settings: Settings, checkpoint: Path | None = None, every: int = 250) -> dict:
-    """AdamW with averaged weights on `loss_of(*batch_at(draws))`, a scalar loss whose randomness all comes from `draws`; a record.
+def optimise(model: nn.Module,
+             batch_at: Callable[[torch.Generator], tuple[Tensor, ...]],
+             loss_of: Callable[..., Tensor], steps: int, what: str, settings: Settings,
+             checkpoint: Path | None = None) -> dict:
+    """AdamW with averaged weights on `loss_of(*batch_at(draws))`, a scalar loss whose
+    randomness all comes from `draws`; what to record of it.
 
-    On one CUDA device the loss and its gradients are recorded as a graph at the first step: `batch_at` gives tensors of the same
-    shapes at each, and `loss_of` does not wait for the device.
-    `model` ends frozen, in evaluation mode, with the averaged weights. With `checkpoint`, a .safetensors path, the state is
-    kept every so many steps and a later call goes on from it; SettingsError when it was made with other settings, or when
-    several processes do not see the same file. Of several processes the main one writes it, and losses are the mean over all.
+    `model` ends frozen, in evaluation mode, with the averaged weights. checkpoint: a
+    .safetensors path that the state is kept at, and that a later call goes on from:
+    see `Checkpoint` (SettingsError). loss_of: see `graphs.gradients`.
     """
-    made_with = json.dumps({"what": what, "steps": steps} | {name: settings.as_dict()[name] for name in SHAPING})
+    s, chosen = settings, settings.as_dict()
     names, weights = zip(*model.train().named_parameters())
     averaged = [w.detach().clone() for w in weights]
-    on_cuda = weights[0].device.type == "cuda"
-    optimiser = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=on_cuda)
-    done, losses = 0, []
-    if checkpoint is not None and checkpoint.exists():
-        done, losses = _resume(checkpoint, names, weights, averaged, optimiser, made_with)
-    if checkpoint is not None and len(set(distributed.gathered([done]))) > 1:
-        raise SettingsError(f"{checkpoint} is not the same file for all processes; keep it in a folder that all machines share, or delete it")
-
-    def with_gradients(*batch: Tensor) -> Tensor:
-        optimiser.zero_grad(set_to_none=False)                         # a graph adds up gradients where they lie
-        loss = loss_of(*batch)
-        loss.backward()
-        return loss.detach()
-
-    step, to_record = with_gradients, on_cuda and distributed.processes() == 1
-    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1, delay=2, disable=not distributed.main()):
-        batch = batch_at(torch.Generator().manual_seed(settings.seed * 1_000_003 + i))
-        if to_record:
-            step, to_record = captured(with_gradients, *batch), False
-        loss = step(*batch)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(i, steps, settings.learning_rate, settings.learning_rate_schedule)
-        if settings.gradient_clip:
-            nn.utils.clip_grad_norm_(weights, settings.gradient_clip)
+    optimiser = torch.optim.AdamW(
+        weights, lr=s.learning_rate, weight_decay=s.weight_decay,
+        fused=weights[0].device.type == "cuda")
+    made_with = {"what": what, "steps": steps} | {
+        name: chosen[name] for name in shaping(EPS_THETA)}
+    state = Checkpoint(checkpoint, made_with, names, weights, averaged, optimiser)
+    done, loss_and_gradients = state.resume(), gradients(optimiser, loss_of)
+    for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1,
+                  delay=2, disable=not processes.is_main()):
+        batch = batch_at(torch.Generator().manual_seed(s.seed * 1_000_003 + i))
+        loss = loss_and_gradients(*batch)
+        rate = learning_rate(i, steps, s.learning_rate, s.learning_rate_schedule)
+        optimiser.param_groups[0]["lr"] = rate
+        if s.gradient_clip:
+            nn.utils.clip_grad_norm_(weights, s.gradient_clip)
         optimiser.step()
-        decay = min(settings.ema, (1 + i) / (10 + i))                 # short memory first, or the random start would linger
+        # short memory first, or the random start would linger
+        decay = min(s.ema, (1 + i) / (10 + i))
         torch._foreach_lerp_(averaged, [w.detach() for w in weights], 1 - decay)
-        losses.append(distributed.mean(loss))
-        if checkpoint is not None and distributed.main() and ((i + 1) % every == 0 or i + 1 == steps):
-            _save(checkpoint, i + 1, losses, names, weights, averaged, optimiser, made_with)
+        state.after(i + 1, steps, processes.mean(loss))
     with torch.no_grad():
         for w, a in zip(weights, averaged):
             w.copy_(a)
-    optimiser.zero_grad()                                              # as much memory as the weights
+    optimiser.zero_grad()                           # as much memory as the weights
     model.eval().requires_grad_(False)
-    tail = [float(x) for x in losses[-100:]]
-    return {"steps": steps, "loss": sum(tail) / max(1, len(tail)), "parameters": sum(w.numel() for w in weights)}
+    return {"steps": steps, "loss": state.recent_loss(),
+            "parameters": sum(w.numel() for w in weights)}
 
 
-def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None, settings: Settings, device: torch.device,
+def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
+                          settings: Settings, device: torch.device,
                           checkpoint: Path | None = None) -> dict:
-    """Train `unet` in place on the posterior mean and deviation (N, C, h, w) of the training latents, encoded once.
+    """Train `unet` in place on the posterior mean and deviation (N, C, h, w) of the
+    training latents, encoded once; what to record of it.
 
-    Several processes, each with the same latents, share out the rows of a batch. Raises SettingsError for fewer rows than processes.
+    Several processes, each with the same latents, share out the rows of a batch. Raises
+    SettingsError for fewer rows than processes.
     """
-    abar, unet = alpha_bar(settings, device), unet.to(device)
+    s, abar, unet = settings, alpha_bar(settings, device), unet.to(device)
     mean, std = mean.to(device), None if std is None else std.to(device)
-    B, P = settings.train_batch, distributed.processes()
+    B, P = s.train_batch, processes.count()
     if B < P:
-        raise SettingsError(f"setting train_batch: {B} is less than the {P} processes; raise it or start fewer processes")
-    network, shared = distributed.prepare(unet)
-    first, end = distributed.share(B)
-    weight = (end - first) * P / B                                    # makes the mean over the processes the whole batch's
+        raise SettingsError(f"setting train_batch: {B} is less than the {P} processes; "
+                            "raise it or start fewer processes")
+    network, launched = processes.prepare(unet)
+    first, end = processes.share(B)
+    weight = (end - first) * P / B      # makes the mean over the processes the batch's
+
+    def eps_theta(z_t: Tensor, t: Tensor) -> Tensor:
+        with mixed(device, s.train_precision):
+            return network(z_t, t).sample.float()
 
     def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
         rows = torch.randint(len(mean), (B,), generator=draws).to(device)
-        z0 = draw(mean[rows], None if std is None else std[rows], settings.posterior, draws)
-        t = torch.randint(settings.timesteps, (len(z0),), generator=draws).to(device)
+        deviation = None if std is None else std[rows]
+        z0 = draw(mean[rows], deviation, s.posterior, draws)
+        t = torch.randint(s.timesteps, (len(z0),), generator=draws).to(device)
         eps = torch.randn(z0.shape, generator=draws).to(device)
         return z0[first:end], t[first:end], eps[first:end]
 
     def loss_of(z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        with mixed(device, settings.train_precision):
-            return weight * epsilon_loss(network, z0, t, eps, abar)
+        return weight * epsilon_loss(eps_theta, z0, t, eps, abar)
 
-    return optimise(unet, batch_at, loss_of, settings.steps_for(len(mean)), "train eps_theta", settings, checkpoint) | shared
-
-
-def train_vae(vae: nn.Module, images: Tensor, settings: Settings, checkpoint: Path | None = None) -> dict:
-    """Train an AutoencoderKL in place on images (N, 3, H, W) in [-1, 1]; sets its scaling factor to 1 / std of the latents.
-
-    Half of the pictures get patches of others, with their colours exchanged: a pretrained autoencoder has seen more than good
-    parts, and so must draw a defect as well as a good part. Loss: mean absolute error and 1e-6 of the KL divergence.
-    """
-    down = 2 ** (len(vae.config.block_out_channels) - 1)
-    latent = (settings.train_batch, vae.config.latent_channels, images.shape[-2] // down, images.shape[-1] // down)
-
-    def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
-        rows = torch.randint(len(images), (settings.train_batch,), generator=draws)
-        return patched(images[rows], draws), torch.randn(latent, generator=draws)
-
-    def loss_of(x0: Tensor, eps: Tensor) -> Tensor:
-        posterior = vae.encode(x0).latent_dist
-        x0_hat = vae.decode(posterior.mean + posterior.std * eps).sample
-        return F.l1_loss(x0_hat, x0) + 1e-6 * posterior.kl().mean()
-
-    record = optimise(vae, batch_at, loss_of, settings.steps_for(len(images)), "train VAE", settings, checkpoint)
-    with torch.no_grad():
-        z = torch.cat([vae.encode(x0).latent_dist.mean for x0 in images.split(16)])
-        x0 = images[:: max(1, len(images) // 64)]
-        x0_hat = torch.cat([vae.decode(vae.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in x0.split(16)])
-        error = (x0_hat - x0).square().mean((1, 2, 3))
-    vae.register_to_config(scaling_factor=1 / z.std().item())
-    return record | {"psnr": (10 * torch.log10(4 / error)).mean().item()}
-
-
-def patched(x0: Tensor, draws: torch.Generator) -> Tensor:
-    """A batch in which every second picture has three random rectangles of its neighbour, their channels in another order."""
-    x0, size = x0.clone(), x0.shape[-1]
-    other = x0.roll(1, 0)[:, torch.randperm(3, generator=draws)]
-    for n in range(0, len(x0), 2):
-        for _ in range(3):
-            h, w = (size * 0.5 ** torch.empty(2).uniform_(1, 5, generator=draws)).long().clamp(min=2).tolist()
-            top, left = (int(torch.randint(size - side, (1,), generator=draws)) for side in (h, w))
-            x0[n, :, top : top + h, left : left + w] = other[n, :, top : top + h, left : left + w]
-    return x0
-
-
-def kept_latents(checkpoint: Path) -> Path:
-    """The folder beside a checkpoint that keeps the latents of the training images, encoded once."""
-    return checkpoint.with_suffix(".latents")
-
-
-def forget(checkpoint: Path) -> None:
-    """Remove a checkpoint and the latents beside it, once the detector is saved."""
-    checkpoint.unlink(missing_ok=True)
-    shutil.rmtree(kept_latents(checkpoint), ignore_errors=True)
-
-
-def _save(path: Path, done: int, losses: list, names, weights, averaged, optimiser, made_with: str) -> None:
-    tensors = {"losses": torch.stack([torch.as_tensor(x).cpu() for x in losses])}
-    for name, w, a in zip(names, weights, averaged):
-        state = optimiser.state[w]
-        tensors |= {f"weight/{name}": w.detach(), f"average/{name}": a, f"first/{name}": state["exp_avg"], f"second/{name}": state["exp_avg_sq"]}
-    with whole(path) as aside:
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, aside, {"done": str(done), "made_with": made_with})
-
-
-def _resume(path: Path, names, weights, averaged, optimiser, made_with: str) -> tuple[int, list]:
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
-    if meta["made_with"] != made_with:
-        raise SettingsError(f"{path} was made with other settings; delete it to start anew, or restore them to go on")
-    tensors, done = load_file(path), int(meta["done"])
-    with torch.no_grad():
-        for name, w, a in zip(names, weights, averaged):
-            w.copy_(tensors[f"weight/{name}"])
-            a.copy_(tensors[f"average/{name}"])
-            counter = torch.tensor(float(done), device=w.device if w.device.type == "cuda" else "cpu")      # where AdamW keeps it
-            optimiser.state[w] = {"step": counter, "exp_avg": tensors[f"first/{name}"].to(w.device),
-                                  "exp_avg_sq": tensors[f"second/{name}"].to(w.device)}
-    return done, list(tensors["losses"])
+    steps = s.steps_for(len(mean))
+    record = optimise(unet, batch_at, loss_of, steps, "train eps_theta", s, checkpoint)
+    return record | launched

@@ -1,0 +1,72 @@
+"""`ddad data make`, `fetch` and `check`: the images themselves."""
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from .options import DATA, command
+
+
+def add_data(commands) -> None:
+    text = "Make, fetch or check a data set."
+    group = commands.add_parser("data", help=text, description=text)
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+    for add in (add_make, add_fetch, add_check):
+        add(actions)
+
+
+def add_make(actions) -> None:
+    one = command(actions, "make", run_make,
+                  "Make the embedded products: images, masks and a table of defects.",
+                  ("out", "folder to make"))
+    one.add_argument("--size", type=int, default=128,
+                     help="pixels a side (default 128)")
+    one.add_argument("--seed", type=int, default=0,
+                     help="another one draws other images (default 0)")
+
+
+def run_make(options: Namespace) -> None:
+    from ..synthetic.products import make
+    make(options.out, size=options.size, seed=options.seed)
+    names = sorted(path.name for path in options.out.iterdir() if path.is_dir())
+    print(f"made {options.out}: {', '.join(names)}")
+
+
+def add_fetch(actions) -> None:
+    one = command(actions, "fetch", run_fetch,
+                  "Download a published data set: size, licence and terms first; "
+                  "checksummed; resumes.")
+    one.add_argument("name",
+                     help="mvtec_ad, visa, btad, mvtec_loco, mtd_by_tile or mtd_random")
+    one.add_argument("out", type=Path, help="folder for all data sets")
+    one.add_argument("--url", help="another address of the same archive")
+    one.add_argument("--accept", action="store_true",
+                     help="you accept the licence and terms that are shown")
+
+
+def run_fetch(options: Namespace) -> None:
+    from ..data.fetch import fetch
+    print(fetch(options.name, options.out, consent=options.accept, url=options.url))
+
+
+def add_check(actions) -> None:
+    one = command(actions, "check", run_check,
+                  "Read every image and mask of a data set and report what is off.",
+                  DATA)
+    one.add_argument("--name",
+                     help="compare with the published counts of mvtec_ad, visa, ..: "
+                          "DATA is then the folder it was fetched into")
+    one.add_argument("--size", type=int, default=256,
+                     help="pixels a side it will be used at (default 256)")
+
+
+def run_check(options: Namespace) -> int:
+    from ..data.check import check
+    from ..data.fetch import check_dataset
+    if options.name:
+        report = check_dataset(options.name, options.data, options.size)
+    else:
+        report = check(options.data, options.size)
+    print(json.dumps(report, indent=1, ensure_ascii=False))
+    return 0 if report["usable"] else 1

@@ -1,0 +1,251 @@
+"""`ddad train`, `detect`, `evaluate`, `export`, `show` and `settings`: one detector."""
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..runtime.processes import is_main
+from .options import (
+    DATA,
+    MODEL,
+    chosen_detector,
+    chosen_settings,
+    chosen_vae,
+    command,
+    compile_option,
+    network_options,
+    settings_options,
+)
+from .printing import table
+
+
+def add_train(commands) -> None:
+    one = command(commands, "train", run_train,
+                  "Learn one product from its good images; resumes where it stopped.",
+                  DATA, ("out", "folder for the detector"))
+    settings_options(one)
+    network_options(one)
+    one.add_argument("--calibrate", action="store_true",
+                     help="choose T_max, smallest bin, guidance, latent_blur and "
+                          "lambda without test data")
+    one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
+                     help="a detector of the same product: nothing is trained; its "
+                          "networks serve the settings of --set, or --preset fast")
+    one.add_argument("--overwrite", action="store_true",
+                     help="replace a detector that OUT holds already")
+
+
+def run_train(options: Namespace) -> None:
+    from ..calibration import CHOSEN
+    from ..data.product import load_held_out, load_train
+    from ..detector import Detector
+    from ..runtime.checkpoints import fitted
+    from ..saved_model import may_hold
+    given, settings = _start(options)
+    images = load_train(options.data, settings)
+    held_out = load_held_out(options.data, settings)
+    asked = _asked(options, settings, images, held_out)
+    if _holds(options.out, asked, options.overwrite):
+        print(f"{options.out} holds this detector already, from the same images and "
+              "settings; nothing to do")
+        return
+    may_hold(options.out)                           # rather now than after the training
+
+    def train(checkpoint: Path) -> Detector:
+        if given:
+            detector = given.adapt(images, settings, held_out)
+        else:
+            detector = Detector.fit(images, settings, held_out=held_out,
+                                    device=options.device, calibrate=options.calibrate,
+                                    checkpoint=checkpoint)
+        detector.record["asked"] = asked
+        return detector
+
+    detector = fitted(options.out, train)
+    if is_main():
+        chosen = (f"{name} {getattr(detector.settings, name)}" for name in CHOSEN)
+        print(f"saved {options.out}; threshold {detector.threshold}; "
+              + ", ".join(chosen))
+
+
+def _start(options: Namespace) -> tuple:
+    """The detector of --from, or None, and the settings to train or to adapt to."""
+    from ..settings import FAST
+    if not options.model:
+        return None, chosen_settings(options)
+    if options.calibrate or options.preset not in (None, "fast"):
+        raise ValueError("--from keeps the detector's own choices: give it --preset "
+                         "fast or --set NAME=VALUE, not another preset or --calibrate")
+    given = chosen_detector(options)
+    fast = FAST if options.preset else {}
+    return given, given.settings.change(**fast).parse(options.set)
+
+
+def _asked(options: Namespace, settings, images, held_out) -> dict:
+    """What tells one training from another: two alike end with the same detector."""
+    from ..runtime.files import sha256
+    from ..runtime.manifest import MANIFEST
+    digest = lambda part: hashlib.sha256(part.numpy()).hexdigest()
+    return {"settings": settings.as_dict(), "calibrate": options.calibrate,
+            "from": sha256(options.model / MANIFEST) if options.model else None,
+            "images": [None if part is None else digest(part)
+                       for part in (images, held_out)]}
+
+
+def _holds(folder: Path, asked: dict, overwrite: bool) -> bool:
+    """Whether the detector asked for is there, and stays. FileExistsError where another
+    one is.
+    """
+    from ..runtime.manifest import MANIFEST, read_manifest
+    if overwrite or not (folder / MANIFEST).exists():
+        return False
+    if read_manifest(folder)["record"].get("asked") != asked:
+        raise FileExistsError(f"{folder} holds another detector; choose another "
+                              "folder, or replace it with --overwrite")
+    return True
+
+
+def add_detect(commands) -> None:
+    one = command(commands, "detect", run_detect,
+                  "Score images: overlays, maps, and a JSON line for each.", MODEL,
+                  ("images", "an image or a folder of images"),
+                  ("out", "folder for the results"))
+    network_options(one)
+    compile_option(one)
+    one.add_argument("--maps", choices=("png16", "npy"), default="png16",
+                     help="16-bit images (65535 = twice the threshold) or float32 "
+                          "arrays")
+    one.add_argument("--skip-bad", action="store_true",
+                     help="exit with 0 although images that cannot be read were left "
+                          "out; they are still named")
+
+
+def run_detect(options: Namespace) -> int:
+    from ..data.layouts import list_images
+    from ..deploy.folder import inspect
+    paths = list_images(options.images)
+    detector = chosen_detector(options)
+    if options.compile:
+        detector.compile()
+    lines = inspect(detector, paths, options.out, options.maps)
+    asked = set(map(str, paths))
+    these = [line for line in lines if line["image"] in asked]
+    flagged = sum(bool(line.get("anomalous")) for line in these)
+    refused = [line["error"] for line in these if "error" in line]
+    others = len(lines) - len(these)
+    earlier = f", with {others} of earlier runs" if others else ""
+    print(f"{len(these) - len(refused)} images, {flagged} above the threshold; results "
+          f"in {options.out / 'results.jsonl'}{earlier}")
+    for error in refused:
+        print(error, file=sys.stderr)
+    return 2 if refused and not options.skip_bad else 0
+
+
+def add_evaluate(commands) -> None:
+    one = command(commands, "evaluate", run_evaluate,
+                  "Detect on the test images and score the result; writes "
+                  "results.json.", MODEL, DATA)
+    network_options(one)
+    compile_option(one)
+    one.add_argument("--bootstrap", type=int, default=0, metavar="N",
+                     help="intervals over N resamples of the images")
+    one.add_argument("--baselines", action="store_true",
+                     help="also simpler methods: nearest neighbours alone, PatchCore, "
+                          "the autoencoder alone")
+    one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
+                     help="also the calibration's sweep on the test set, on each N-th "
+                          "image of it: shown, never used")
+    one.add_argument("--out", type=Path,
+                     help="where to write (default: results.json in the model's "
+                          "folder)")
+
+
+def run_evaluate(options: Namespace) -> None:
+    from ..data.product import load_test, load_train
+    from ..evaluation.baselines import baselines
+    from ..evaluation.regret import regret
+    from ..evaluation.scoring import evaluate
+    from ..runtime.files import write_json
+    from ..runtime.manifest import versions
+    detector = chosen_detector(options)
+    settings = detector.settings
+    test = load_test(options.data, settings)
+    if options.compile:
+        detector.compile()
+    result, _ = evaluate(detector, test, options.bootstrap)
+    if not is_main():                               # the rest is one process's work
+        return
+    rows = {options.data.name: result}
+    report = {"result": result, "settings": settings.as_dict(),
+              "record": detector.record, "versions": versions(),
+              "device": str(detector.device),
+              "compiled": bool(detector.networks.compiled)}
+    if options.baselines:
+        train = load_train(options.data, settings)
+        # "floors" is what the records of format 1 call the baselines
+        report["floors"] = found = baselines(detector, train, test)
+        rows["neighbours alone"] = found["neighbours"]
+        rows["PatchCore"] = found["patchcore"]
+        rows |= {f"autoencoder alone, {by}": row for by, row in found["vae"].items()}
+    print(table(rows))
+    if options.regret:
+        report["regret"] = found = regret(detector, test, options.regret)
+        shown = {name: found[name] for name in ("chosen", "best_on_test", "regret")}
+        print(json.dumps(shown, indent=1))
+    write_json(options.out or options.model / "results.json", report)
+
+
+def add_export(commands) -> None:
+    one = command(commands, "export", run_export,
+                  "Write the detector as ONNX, JSON and a binary file, checked against "
+                  "PyTorch.", MODEL, ("out", "folder to make"))
+    one.add_argument("--images", type=Path,
+                     help="an image or a folder of images to compare on (default: nine "
+                          "of the embedded products)")
+    one.add_argument("--vae", help="autoencoder, where the detector was made with one "
+                                   "that is not loaded from a manifest")
+
+
+def run_export(options: Namespace) -> None:
+    from ..data.images import read_images
+    from ..data.layouts import list_images
+    from ..deploy.export import export
+    from ..detector import Detector
+    detector = Detector.from_pretrained(options.model, vae=chosen_vae(options),
+                                        device="cpu")
+    images = None
+    if options.images:
+        size = detector.settings.image_size
+        images = read_images(list_images(options.images), size)
+    made = export(detector, options.out, images)
+    print(f"{made['bytes'] / 1e6:.1f} MB in {options.out}, weights in "
+          f"{made['weights']}: {', '.join(made['files'])}")
+    print(f"against PyTorch on {made['pictures']} images: same bin on "
+          f"{made['same_bin']}, maps differ by up to {made['map']:.1e}, scores by up "
+          f"to {made['score']:.4%}")
+
+
+def add_show(commands) -> None:
+    command(commands, "show", run_show,
+            "Print a detector's manifest: settings, record, versions.", MODEL)
+
+
+def run_show(options: Namespace) -> None:
+    from ..runtime.manifest import MANIFEST, read_manifest
+    manifest = read_manifest(options.model)
+    record = manifest["record"]
+    if candidates := record.get("calibration"):
+        record["calibration"] = f"{len(candidates)} candidates, listed in {MANIFEST}"
+    print(json.dumps(manifest, indent=1))
+
+
+def add_settings(commands) -> None:
+    settings_options(command(commands, "settings", run_settings,
+                         "Print the settings of a preset."))
+
+
+def run_settings(options: Namespace) -> None:
+    print(json.dumps(chosen_settings(options).as_dict(), indent=1))

@@ -1,0 +1,258 @@
+"""Reading a product's images and masks from a folder in MVTec AD's layout, or in one of
+those in `layouts`.
+
+    root/train/good/*        defect-free images, the only ones that training sees
+    root/validation/good/*   where given: the held-out good images; else a share of
+                             train/good is held out
+    root/test/good/*, root/test/<kind>/*
+                             test images; every folder but ``good`` holds one kind of
+                             defect
+    root/ground_truth/<kind>/<stem>_mask.png
+                             their masks; also <stem>.png, or a folder <stem>/ of
+                             several masks (their union counts, as MVTec LOCO has it)
+
+Images are squashed to a square by antialiased bilinear resampling, as the official code
+does it. A file is read right or it is refused with a `DataError`; it is never clipped,
+cropped or skipped in silence.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import reduce
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..runtime.errors import DataError
+from .layouts import Item, list_images, scan
+
+MASK_RULES = ("area", "bilinear")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# besides 16-bit and float grey
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# of a longer side, resizing alone would fill the memory
+MAX_PIXELS, MAX_SIDE = 100_000_000, 65_536
+# pixels; images beyond are decoded one at a time, whatever the number of threads
+LARGE, ONE_LARGE = 8_000_000, Lock()
+
+
+def train_items(root: str | Path) -> list[Item]:
+    """The good images to train on, sorted.
+
+    Raises DataError where there are none or one is missing.
+    """
+    return _sound(root, "train")
+
+
+def held_out_items(root: str | Path) -> list[Item]:
+    """The images of validation/good, sorted; none where that folder does not exist.
+
+    Raises DataError where it is empty.
+    """
+    return _sound(root, "validation")
+
+
+def test_items(root: str | Path) -> list[Item]:
+    """The test images, sorted by kind and name, each defective one with its mask.
+
+    Raises DataError where there are none, where a folder of test/ is empty, or where an
+    image or a mask is missing.
+    """
+    return _sound(root, "test")
+
+
+def _sound(root: str | Path, part: str) -> list[Item]:
+    items, problems = scan(root, part)
+    if problems:
+        raise DataError(problems[0])
+    return items
+
+
+def read_image(path: str | Path, size: int) -> Tensor:
+    """One image as (3, size, size), float32 in [-1, 1]; grey is repeated three times.
+
+    The EXIF orientation is applied. Transparent images are composited over black,
+    colour profiles are ignored. 16-bit grey is divided by 257 (so 65535 is white: a
+    12-bit camera's raw values come out dark), 32-bit float grey must lie in [0, 1]. An
+    image that is `size` x `size` already is not resampled. Raises DataError.
+    """
+    return _to_tensor(decoded(path)[0], size)
+
+
+def read_mask(path: str | Path | None, size: int, rule: str = "area") -> Tensor:
+    """A mask (file, folder of files, or None) as (size, size), float32 in [0, 1].
+
+    None stands for no defect. In a file, every level above 0 is defect. The rule says
+    how that is brought to `size`:
+    "area": 1 where more than half of the target pixel's area is defect, else 0,
+    computed exactly. Defects thinner than half a target pixel vanish;
+    "bilinear": antialiased bilinear, left grey, as the official code has it: a thin
+    defect stays above 0 but may nowhere reach 1. Raises DataError, and ValueError for
+    another rule.
+    """
+    defect = None if path is None else defect_of(Path(path))
+    return resize_mask(defect, size, rule)
+
+
+def read_item(item: Item, size: int, rule: str = "area") -> tuple[Tensor, Tensor]:
+    """The item's image and mask as `read_image` and `read_mask` give them.
+
+    Raises what they raise, and DataError where the mask's size is not the image's.
+    """
+    upright = decoded(item.path)[0]
+    image, extent = _to_tensor(upright, size), upright.size
+    del upright  # a large one and its mask are not held at once
+    defect = None if item.mask is None else defect_of(item.mask)
+    if problem := size_problem(item, extent, defect):
+        raise DataError(problem)
+    return image, resize_mask(defect, size, rule)
+
+
+def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
+    """Images as (N, 3, size, size), float32 in [-1, 1], in the order given.
+
+    Raises DataError for the first that cannot be read.
+    """
+    images = torch.empty(len(paths), 3, size, size)
+    # Pillow decodes and resizes outside the GIL
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        read = pool.map(lambda path: read_image(path, size), paths)
+        bar = tqdm(read, "reading", len(paths), leave=False, delay=2)
+        for i, image in enumerate(bar):
+            images[i] = image
+    return images
+
+
+def decoded(path: str | Path) -> tuple[Image.Image, str]:
+    """The decoded image, upright, and the file's own mode.
+
+    The image is in mode "L" or "RGB", or for 16-bit and float grey in mode "F" with
+    levels from 0 to 255. Every way in which that fails is a DataError.
+    """
+    path = Path(path)
+    try:
+        # a pipe would be waited for, a device may have no end
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("it is no plain file")
+        with Image.open(path, formats=FORMATS) as file:
+            width, height = file.size  # from the header: nothing is decoded yet
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise DataError(
+                    f"{path} has {width} x {height} pixels, more than 100 million or "
+                    f"{MAX_SIDE} a side: scale it down first.")
+            # a phone's JPEG (MPO) may bring a second image, for depth or a preview: the
+            # first is the photograph
+            if file.format != "MPO" and getattr(file, "n_frames", 1) > 1:
+                raise DataError(f"{path} holds {file.n_frames} images: save each as a "
+                                "file of its own.")
+            with ONE_LARGE if width * height > LARGE else nullcontext():
+                return _converted(file, path)
+    except DataError:
+        raise
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+    except Exception as error:
+        reason = error or type(error).__name__
+        raise DataError(f"{path} cannot be read ({reason}): copy it again, convert it "
+                        "to PNG or delete it.") from error
+
+
+def _converted(file: Image.Image, path: Path) -> tuple[Image.Image, str]:
+    """As `decoded` returns it; of a large image, no more copies than a step needs."""
+    mode = file.mode
+    ImageOps.exif_transpose(file, in_place=True)
+    if mode[0] in "IF":  # I;16, I;16B, I, F: Pillow would clip these at 255
+        levels, top = np.array(file, dtype=np.float32), 1 if mode == "F" else 65535
+        # so written that NaN fails, too
+        if not (levels.min() >= 0 and levels.max() <= top):
+            raise DataError(f"{path} has levels outside 0 to {top}: rescale it or save "
+                            "it as an 8-bit image.")
+        levels *= np.float32(255 / top)
+        return Image.fromarray(levels), mode
+    if mode not in MODES:  # LAB, for one, would be converted to nonsense
+        raise DataError(
+            f"{path} has colours of mode {mode}, not supported: save it as RGB.")
+    if file.has_transparency_data:
+        image = file.convert("RGBA")
+        file.close()
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+        return image.convert("RGB"), mode
+    return file.convert("L" if mode in ("1", "L") else "RGB"), mode
+
+
+def _to_tensor(image: Image.Image, size: int) -> Tensor:
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    levels = torch.from_numpy(np.array(image, dtype=np.float32)).reshape(size, size, -1)
+    levels = levels.permute(2, 0, 1) / 127.5 - 1
+    # mode "F" may pass 0 and 255 by a rounding error
+    return levels.clamp(-1, 1).expand(3, size, size).contiguous()
+
+
+def defect_of(path: Path) -> np.ndarray:
+    """The union of a mask file, or of all in a folder, as bool (height, width).
+
+    Raises DataError.
+    """
+    union = None
+    for file in list_images(path) if path.is_dir() else [path]:
+        levels = np.asarray(decoded(file)[0])
+        marked = levels.reshape(*levels.shape[:2], -1) > 0
+        defect = reduce(np.logical_or, np.moveaxis(marked, 2, 0))
+        if union is not None and defect.shape != union.shape:
+            (height, width), (high, wide) = defect.shape, union.shape
+            raise DataError(
+                f"{file} has {width} x {height} pixels, others in its folder {wide} x "
+                f"{high}: give all masks of one image its size.")
+        union = defect if union is None else union | defect
+    return union
+
+
+def size_problem(item: Item, extent: tuple[int, int], defect: np.ndarray | None) -> str:
+    """A sentence if the mask is not of the image's size, `extent`, else ""."""
+    if defect is None or extent == defect.shape[::-1]:
+        return ""
+    (height, width), (wide, high) = defect.shape, extent
+    return (f"The mask {item.mask} has {width} x {height} pixels, its image "
+            f"{item.path} {wide} x {high}: redraw or resize the mask to the image's "
+            "size.")
+
+
+def resize_mask(defect: np.ndarray | None, size: int, rule: str) -> Tensor:
+    """A mask (height, width), bool, or None for no defect, as `read_mask` returns it.
+
+    Raises ValueError for another rule.
+    """
+    if rule not in MASK_RULES:
+        raise ValueError(
+            f"The mask rule {rule!r} is unknown: use one of {', '.join(MASK_RULES)}.")
+    if defect is None:
+        return torch.zeros(size, size)
+    if rule == "bilinear":
+        levels = Image.fromarray(defect.astype(np.uint8) * 255)
+        levels = levels.resize((size, size), Image.Resampling.BILINEAR)
+        return torch.from_numpy(np.array(levels, dtype=np.float32) / 255)
+    # Pillow's own BOX filter takes whole pixels only: at a ratio like 1.27 it would not
+    # measure areas. In units of 1/size of a source pixel overlaps are whole numbers.
+    height, width = defect.shape
+    covered = _gathered(_gathered(defect, size).T, size).T
+    return torch.from_numpy((2 * covered > height * width).astype(np.float32))
+
+
+def _gathered(values: np.ndarray, size: int) -> np.ndarray:
+    """(side, n) -> (size, n), int64: the sum over each target pixel's stretch of the
+    side, in units of 1/size of a source pixel.
+    """
+    whole, part = np.divmod(np.arange(size + 1) * len(values), size)
+    counted = np.int64 if values.dtype == np.int64 else np.int32
+    before = np.zeros((len(values) + 1, values.shape[1]), counted)
+    np.cumsum(values, axis=0, out=before[1:])
+    inner = values[np.minimum(whole, len(values) - 1)]
+    upto = before[whole].astype(np.int64) * size + part[:, None] * inner
+    return np.diff(upto, axis=0)

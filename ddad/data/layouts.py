@@ -1,0 +1,183 @@
+"""Which images a product's folder holds, in each layout that data sets come in.
+
+    MVTec AD, LOCO   train/good, test/good, test/<kind>,
+                     ground_truth/<kind>/<stem>_mask.png; LOCO also has validation/good,
+                     and for masks folders <stem>/, whose union counts
+    BTAD             train/ok, test/ok, test/ko, ground_truth/ko/<stem>.png or
+                     <stem>.bmp
+    VisA             Data/Images/Normal, Data/Images/Anomaly,
+                     Data/Masks/Anomaly/<stem>.png; ../split_csv/1cls.csv beside the
+                     folder says which image trains and which tests
+
+Nothing is copied or renamed: the layout is told by what lies in the folder. A good
+image's kind is "good" in each of them.
+"""
+
+import csv
+import os  # os.path answers False where a Path raises: long names, loops of links
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..runtime.errors import DataError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+PARTS = ("train", "validation", "test")
+COLUMNS = ("object", "split", "label", "image", "mask")  # of VisA's table
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the data set."""
+
+    path: Path
+    kind: str  # "good", or the name of the defect's folder; "anomaly" in VisA
+    # None for a good image; else a file, or a folder of masks whose union counts
+    mask: Path | None
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The images lying directly in a folder, sorted; or the one that `folder` names.
+
+    Raises DataError where it does not exist, cannot be listed, or holds no image.
+    """
+    folder = Path(folder)
+    if os.path.isfile(folder):
+        return [folder]
+    is_image = lambda path: path.suffix.lower() in SUFFIXES and os.path.isfile(path)
+    images = [path for path in entries(folder) if is_image(path)]
+    if not images:
+        raise DataError(f"{folder} holds no image: put some directly in it, of the "
+                        f"types {' '.join(SUFFIXES)}.")
+    return images
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, without hidden entries (among them macOS's "._"
+    twins of every file). Raises DataError.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        wrong = "does not exist" if missing else f"cannot be listed ({error.strerror})"
+        raise DataError(
+            f"The folder {folder} {wrong}: check the path (images lie directly in "
+            "their folder; a data set is one product's folder, holding train/good and "
+            "test).") from error
+
+
+def scan(root: str | Path, part: str) -> tuple[list[Item], list[str]]:
+    """The images of "train", "validation" or "test", and a sentence for each problem.
+
+    A defect without a mask has None. train and validation hold good images only; test
+    is sorted by kind and name. Raises ValueError for another part.
+    """
+    if part not in PARTS:
+        raise ValueError(
+            f"The part {part!r} is unknown: use one of {', '.join(PARTS)}.")
+    root = Path(root)
+    if os.path.isdir(root / "Data" / "Images"):
+        items, problems = _scan_table(root, part)
+    else:
+        has = lambda name: any(os.path.isdir(root / p / name) for p in PARTS)
+        good = "ok" if has("ok") and not has("good") else "good"
+        items, problems = _scan_folders(root, part, good)
+    return sorted(items, key=lambda item: (item.kind, item.path)), problems
+
+
+def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[str]]:
+    """MVTec AD's layout, LOCO's and BTAD's; `good` names the folders of good images."""
+    items, problems = [], []
+    folders = [root / part / good]
+    if part == "validation" and not os.path.exists(folders[0]):
+        return [], []
+    if part == "test":
+        listed = sorted((root / "test").glob("[!.]*"))
+        folders = [path for path in listed if os.path.isdir(path)] or folders
+    for folder in folders:
+        try:
+            images = list_images(folder)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if folder.name == good:
+            items += [Item(path, "good", None) for path in images]
+            continue
+        truth = root / "ground_truth" / folder.name
+        for path in images:
+            endings = ("_mask.png", ".png", ".bmp", "")
+            wanted = [truth / (path.stem + ending) for ending in endings]
+            mask = next(filter(os.path.exists, wanted), None)
+            if mask is None:
+                problems.append(_no_mask(path, wanted[0]))
+            items.append(Item(path, folder.name, mask))
+    return items, problems
+
+
+def _no_mask(image: Path, wanted: Path) -> str:
+    return f"{image} has no mask: add {wanted}, black but for the defect."
+
+
+def _scan_table(root: Path, part: str) -> tuple[list[Item], list[str]]:
+    """VisA's layout: the rows of ../split_csv/1cls.csv whose object is this folder."""
+    if part == "validation":
+        return [], []
+    product = Path(os.path.abspath(root))  # "." has neither a name nor a parent
+    table = product.parent / "split_csv" / "1cls.csv"
+    ours = lambda row: row.get("object") == product.name and row.get("split") == part
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.DictReader(file) if ours(row)]
+    except (OSError, ValueError, csv.Error) as error:
+        missing = isinstance(error, FileNotFoundError)
+        wrong = "does not exist" if missing else f"cannot be read ({error})"
+        return [], [f"{table} {wrong}: VisA's split is read from it, so copy the "
+                    f"folder split_csv beside {product.name}."]
+    if not rows:
+        return [], [f"{table} lists no image for object {product.name}, split {part}: "
+                    "give the folder its name in VisA, or copy the table again."]
+    items, problems = [], []
+    for row in rows:
+        item, problem = _of_row(row, root, product.name, part, table)
+        items += [item] if item else []
+        problems += [problem] if problem else []
+    return items, problems
+
+
+def _of_row(row: dict, root: Path, product: str, part: str,
+            table: Path) -> tuple[Item | None, str]:
+    """The image that a row of VisA's table names, or None, and a problem, or ""."""
+    try:
+        label, mask = row["label"], row["mask"]
+        image = _inside(root, row["image"], product)
+        if label not in ("normal", "anomaly"):
+            raise ValueError(f"has the label {label!r}, not normal or anomaly")
+        mask = _inside(root, mask, product) if mask and label == "anomaly" else None
+    except (KeyError, TypeError, ValueError) as error:
+        lacking = f"lacks one of the columns {', '.join(COLUMNS)}"
+        wrong = error if type(error) is ValueError else lacking
+        return None, (f"{table}: the row of {row.get('image')} {wrong}; copy the table "
+                      "again.")
+    if label == "anomaly" and part == "train":
+        return None, (f"{table} trains on {image}, which is no good image: copy the "
+                      "table again.")
+    if not os.path.isfile(image):
+        return None, (f"{image} is not there, though {table} lists it: unpack the data "
+                      "set again.")
+    if label == "normal":
+        return Item(image, "good", None), ""
+    if mask and os.path.isfile(mask):
+        return Item(image, "anomaly", mask), ""
+    wanted = root / "Data" / "Masks" / "Anomaly" / f"{image.stem}.png"
+    return Item(image, "anomaly", None), _no_mask(image, wanted)
+
+
+def _inside(root: Path, name: str, product: str) -> Path:
+    """A path of the table, which starts with the product's name, as one under `root`.
+
+    Raises ValueError for any other.
+    """
+    path = PurePosixPath(name)
+    if path.parts[:1] != (product,) or ".." in path.parts:
+        raise ValueError(f"names {name!r}, which is not in the folder {product}")
+    return root.joinpath(*path.parts[1:])

@@ -1,0 +1,59 @@
+"""A product's images under given settings: to train on, held out, and to test on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..settings import Settings
+from ..training import hold_out
+from .images import held_out_items, read_images, read_item, test_items, train_items
+
+
+@dataclass
+class TestSet:
+    """N test images, whose kinds are those of `layouts.Item`."""
+
+    images: Tensor  # (N, 3, H, W) in [-1, 1]
+    masks: np.ndarray  # (N, H, W) float32 in [0, 1]
+    labels: np.ndarray  # (N,) int, 0 good or 1 defective
+    kinds: list[str]
+    paths: list[Path]
+
+
+def load_train(root: str | Path, settings: Settings) -> Tensor:
+    """The good training images (N, 3, H, W) in [-1, 1]. Raises DataError."""
+    return read_images([item.path for item in train_items(root)], settings.image_size)
+
+
+def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
+    """The images of validation/good (N, 3, H, W) in [-1, 1], or None where that folder
+    does not exist. Raises DataError.
+    """
+    paths = [item.path for item in held_out_items(root)]
+    return read_images(paths, settings.image_size) if paths else None
+
+
+def load_good(root: str | Path, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The good images to train on and those held out: of validation/good, else a share
+    of the training images. Raises DataError.
+    """
+    return hold_out(load_train(root, settings), settings, load_held_out(root, settings))
+
+
+def load_test(root: str | Path, settings: Settings) -> TestSet:
+    """The test images and masks, by the settings' mask rule. Raises DataError."""
+    items = test_items(root)
+    read = lambda item: read_item(item, settings.image_size, settings.mask_rule)
+    pairs = [read(item) for item in tqdm(items, "read", leave=False, delay=2)]
+    images, masks = zip(*pairs)
+    return TestSet(
+        images=torch.stack(images),
+        masks=torch.stack(masks).numpy(),
+        labels=np.array([item.kind != "good" for item in items], int),
+        kinds=[item.kind for item in items],
+        paths=[item.path for item in items],
+    )

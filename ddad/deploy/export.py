@@ -1,0 +1,225 @@
+"""A detector for other runtimes, such as a web page: its networks as ONNX, everything
+else as JSON and one binary file.
+
+    encoder.onnx    x0 (1, 3, H, H) in [-1, 1]    -> z0 (1, C, h, h), the posterior's
+                                                     mean times s; with posterior
+                                                     "sample" also std
+    decoder.onnx    z0 (1, C, h, h)               -> x0 (1, 3, H, H), D(z0 / s)
+    unet.onnx       z_t (1, C, h, h), t (1,)      -> e (1, C, h, h), the predicted noise
+    features.onnx   x0 (1, 3, H, H) in [-1, 1]    -> phi_j (1, C_j, h_j, h_j) for each
+                                                     block j that the settings use
+    detector.json   settings, threshold, ranges, shapes, where each array lies in
+                    detector.bin, and what the check measured
+    detector.bin    bank (N, D), distances (N,), edges (|B| + 1,), alpha_bar (T,), one
+                    after the other, little-endian
+
+Every input and output is float32, t too; a graph takes one image. Large weights and the
+bank are stored as float16 and computed with in float32, unless the check wants them
+whole.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..anomaly_map import Ranges
+from ..detector import Detector, Prediction
+from ..dynamic_noise import MemoryBank, bin_edges
+from ..runtime.errors import ExportError
+from ..runtime.files import sha256, whole, write_json
+from ..runtime.manifest import versions
+from ..settings import preset
+from ..synthetic.products import KINDS, render
+from .onnx_graphs import OnnxNetworks, halved, stages_used, trace
+
+MANIFEST, ARRAYS = "detector.json", "detector.bin"
+# what the check allows: of a map in its own units, of a score as a share of it
+MAP, SCORE = 1e-2, 0.01
+
+
+def export(
+    detector: Detector, out: str | Path, images: Tensor | None = None
+) -> dict:
+    """Write `detector`, which lies on the CPU, to the folder `out` as described above,
+    and compare it with PyTorch on `images`.
+
+    images: (N, 3, H, H) float32 in [-1, 1]; else nine images of the embedded products.
+    What was written is read again and run by ONNX Runtime: maps must differ by less
+    than 0.01, scores by less than 1%, and every image must fall in the same bin.
+    Weights are float16 where that holds, else float32. Returns the measured
+    differences: weights, pictures, map, score, same_bin, bytes, files (name -> bytes).
+
+    Raises ExportError, also when ONNX is not installed, and FileExistsError when `out`
+    holds something else. `out` is changed only by an export that passes.
+    """
+    _needed()
+    out = Path(out)
+    if detector.device.type != "cpu":
+        raise ExportError(
+            "export works on the CPU; load the detector with device='cpu'"
+        )
+    ours = (out / MANIFEST).exists()
+    if out.exists() and (not out.is_dir() or any(out.iterdir()) and not ours):
+        raise FileExistsError(
+            f"{out} holds something that is no export of ddad; choose another folder"
+        )
+    images = probes(detector.settings.image_size) if images is None else images
+    expected = detector.predict(images)
+    with whole(out) as aside:
+        aside.mkdir()
+        graphs = trace(detector)
+        for weights in ("float16", "float32"):
+            manifest = write(detector, graphs, aside, weights)
+            measured = {"weights": weights, "pictures": len(images)}
+            measured |= differences(read(aside).predict(images), expected)
+            if holds(measured):
+                break
+        else:
+            raise ExportError(
+                f"on {len(images)} images ONNX Runtime differs from PyTorch by "
+                f"{measured['map']:.2g} in a map (allowed {MAP}) and by "
+                f"{measured['score']:.2%} in a score (allowed {SCORE:.0%}); "
+                f"{measured['same_bin']} have the same bin. Nothing written"
+            )
+        write_json(aside / MANIFEST, manifest | {"check": measured})
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    return measured | {"bytes": sum(files.values()), "files": files}
+
+
+def _needed() -> None:
+    """ExportError that says what to install."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExportError(
+            f"{error.name} is not installed; export needs the extra: "
+            'pip install "ddad[export]", or pip install -e ".[export]" in a clone'
+        ) from error
+
+
+def probes(size: int) -> Tensor:
+    """Nine images to compare on, (9, 3, size, size) in [-1, 1].
+
+    Each embedded product good and with two defects.
+    """
+    images = [
+        render(product, size, seed, defect)[0]
+        for product in KINDS
+        for seed, defect in enumerate((None, *list(KINDS[product])[:2]))
+    ]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def differences(found: Prediction, expected: Prediction) -> dict:
+    """How many have the same bin, and the largest difference of a map and a score."""
+    apart = [
+        (getattr(found, name) - getattr(expected, name)).abs().max().item()
+        for name in ("map", "latent_map", "feature_map")
+    ]
+    scores = expected.score.abs().clamp(min=1e-6)
+    return {
+        "same_bin": int((found.bin == expected.bin).sum()),
+        "map": max(apart),
+        "score": ((found.score - expected.score).abs() / scores).max().item(),
+    }
+
+
+def holds(measured: dict) -> bool:
+    """Whether the differences are allowed."""
+    same = measured["same_bin"] == measured["pictures"]
+    return measured["map"] < MAP and measured["score"] < SCORE and same
+
+
+def write(detector: Detector, graphs: dict, folder: Path, weights: str) -> dict:
+    """All files, weights and bank as "float16" or "float32"; what detector.json holds.
+    """
+    import onnx
+    for name, graph in graphs.items():
+        half = weights == "float16"
+        onnx.save(halved(graph) if half else graph, folder / f"{name}.onnx")
+    arrays = _write_arrays(detector, folder / ARRAYS, weights)
+    shape = graphs["unet"].graph.output[0].type.tensor_type.shape
+    channels, side = (d.dim_value for d in shape.dim[1:3])
+    files = [folder / f"{name}.onnx" for name in graphs] + [folder / ARRAYS]
+    manifest = {
+        "format": 1,
+        "settings": detector.settings.as_dict(),
+        "threshold": detector.threshold,
+        "ranges": asdict(detector.ranges) if detector.ranges else None,
+        "latent": [channels, side, side],
+        "stages": stages_used(detector.settings),
+        "arrays": arrays,
+        "versions": versions(),
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            for path in files
+        },
+    }
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _write_arrays(detector: Detector, path: Path, weights: str) -> dict:
+    """detector.bin; dtype, shape and offset in bytes of each array in it."""
+    bank = detector.memory_bank
+    values = {
+        "bank": bank.y.numpy().astype(weights),
+        "distances": bank.distances.numpy(),
+        "edges": bin_edges(bank.distances, detector.settings.bins).numpy(),
+        "alpha_bar": detector.abar.numpy(),
+    }
+    arrays, offset = {}, 0
+    with path.open("wb") as file:
+        for name, array in values.items():
+            array = array.astype(array.dtype.newbyteorder("<"))
+            array = np.ascontiguousarray(array)
+            arrays[name] = {
+                "dtype": array.dtype.name,
+                "shape": list(array.shape),
+                "offset": offset,
+            }
+            # each begins at a multiple of 4 bytes
+            offset += file.write(array.tobytes() + b"\0" * (-array.nbytes % 4))
+    return arrays
+
+
+def read(folder: str | Path) -> Detector:
+    """An exported detector whose networks ONNX Runtime runs.
+
+    Its `predict` is that of any detector. ExportError for another folder.
+    """
+    _needed()
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists():
+        raise ExportError(
+            f"{folder} holds no {MANIFEST}; give a folder that `ddad export` wrote"
+        )
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    settings = preset(manifest["settings"]["preset"], **manifest["settings"])
+    arrays = _read_arrays(manifest["arrays"], (folder / ARRAYS).read_bytes())
+    networks = OnnxNetworks(folder, manifest["latent"], manifest["stages"])
+    detector = Detector(settings, networks, scale=1.0)  # the graphs scale latents
+    detector.abar = arrays["alpha_bar"]
+    detector.memory_bank = MemoryBank(arrays["bank"], arrays["distances"])
+    detector.threshold = manifest["threshold"]
+    if manifest["ranges"]:
+        pairs = {name: tuple(pair) for name, pair in manifest["ranges"].items()}
+        detector.ranges = Ranges(**pairs)
+    return detector
+
+
+def _read_arrays(places: dict, content: bytes) -> dict[str, Tensor]:
+    arrays = {}
+    for name, at in places.items():
+        dtype = np.dtype(at["dtype"]).newbyteorder("<")
+        n = int(np.prod(at["shape"]))
+        values = np.frombuffer(content, dtype, n, at["offset"]).reshape(at["shape"])
+        arrays[name] = torch.from_numpy(values.astype(np.float32))
+    return arrays

@@ -1,0 +1,218 @@
+"""Detection on a folder of images: an overlay, a map and a JSON line for each.
+
+It goes batch by batch, so memory stays flat.
+"""
+from __future__ import annotations
+
+import json
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.images import read_image
+from ..detector import Detector, Prediction
+from ..runtime.errors import DataError
+from ..runtime.files import (
+    sha256,
+    sole_writer,
+    whole,
+    write_json,
+    write_text,
+    writing_to,
+)
+from .overlays import save_overlay
+
+
+def inspect(
+    detector: Detector,
+    paths: list[Path],
+    out: Path,
+    maps: str = "png16",
+    batch: int = 16,
+) -> list[dict]:
+    """Write out/overlays, out/maps and out/results.jsonl; returns the lines.
+
+    A line has image, its file's sha256, score, threshold, anomalous, T_hat, bin,
+    distance and map; or, of an image that cannot be read, image and error: the others
+    are done all the same. Images that results.jsonl has a score of are not done again,
+    unless the file has changed. With map_range "test" all images form one batch,
+    because their maps are normalised together.
+
+    maps: "png16", 65535 being twice the threshold, or "npy", float32. Raises
+    FileExistsError when `out` is a file, or holds results of another detector, and
+    WriteError when it cannot be written to or another process is at it: the lines and
+    images before that are kept.
+    """
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; give a folder for the results")
+    with sole_writer(out / ".lock", out):
+        _mark(detector, out, maps)
+        return _inspect(detector, paths, out, maps, batch)
+
+
+def _mark(detector: Detector, out: Path, maps: str) -> None:
+    """detector.json, which says what made the results; FileExistsError for another."""
+    made_by = out / "detector.json"
+    identity = {
+        "settings": detector.settings.as_dict(),
+        "threshold": detector.threshold,
+        "record": detector.record,
+        "maps": maps,
+    }
+    if made_by.exists():
+        found = json.loads(made_by.read_text(encoding="utf-8"))
+        if found != json.loads(json.dumps(identity)):
+            raise FileExistsError(
+                f"{out} holds results of another detector, or maps of another kind; "
+                "choose another folder"
+            )
+    write_json(made_by, identity)
+
+
+def _inspect(
+    detector: Detector, paths: list[Path], out: Path, maps: str, batch: int
+) -> list[dict]:
+    log, together = out / "results.jsonl", detector.settings.map_range == "test"
+    old = {} if together else {line["image"]: line for line in _scored(log)}
+    left = [path for path in paths if not _is_of(old.get(str(path)), path)]
+    again = set(map(str, left))
+    lines = [line for image, line in old.items() if image not in again]
+    faults, names = [], _Names(old)
+    if not together:
+        _write(log, lines)
+    batch = len(paths) if together else batch
+    for start in tqdm(range(0, len(left), batch), "detect", leave=False, delay=2):
+        images, part, refused = _readable(
+            left[start : start + batch], detector.settings.image_size
+        )
+        found, made = detector.predict(images) if part else None, []
+        for n, (path, digest) in enumerate(part):
+            name = names.of(path)
+            _save(out, name, images[n], found, n, maps, detector.threshold)
+            made.append(_line(path, digest, found, n, detector.threshold, name))
+        if together:
+            _write(log, made + refused)
+        else:  # a last line that is cut short is done again, see `_scored`
+            with writing_to(out), log.open("a", encoding="utf-8") as file:
+                file.writelines(map(_as_line, made + refused))
+        lines, faults = lines + made, faults + refused
+    return lines + faults
+
+
+class _Names:
+    """Names of maps: numbered, as two folders may hold images of one name."""
+
+    def __init__(self, old: dict[str, dict]):
+        self.old = {image: line["map"] for image, line in old.items()}
+        numbers = (int(name.partition("_")[0]) for name in self.old.values())
+        self.next = count(1 + max(numbers, default=-1))
+
+    def of(self, path: Path) -> str:
+        """The name that the image had before, or a new one."""
+        if str(path) in self.old:
+            return self.old[str(path)]
+        # a name has 255 bytes
+        return f"{next(self.next):05d}_{path.stem[:60]}"
+
+
+def _line(
+    path: Path,
+    digest: str,
+    found: Prediction,
+    n: int,
+    threshold: float | None,
+    name: str,
+) -> dict:
+    score = found.score[n].item()
+    return {
+        "image": str(path),
+        "sha256": digest,
+        "score": score,
+        "threshold": threshold,
+        "anomalous": None if threshold is None else score > threshold,
+        "T_hat": found.T_hat[n].item(),
+        "bin": found.bin[n].item(),
+        "distance": found.distance[n].item(),
+        "map": name,
+    }
+
+
+def _is_of(line: dict | None, path: Path) -> bool:
+    """Whether the line is of the file as it is now."""
+    try:
+        return line is not None and line.get("sha256") == sha256(path)
+    except OSError:  # reading the image will say what is wrong
+        return False
+
+
+def _write(log: Path, lines: list[dict]) -> None:
+    write_text(log, "".join(map(_as_line, lines)))
+
+
+def _as_line(line: dict) -> str:
+    # a name that is no Unicode holds lone surrogates, which "backslashreplace" writes
+    # as JSON's own escapes
+    text = json.dumps(line, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def _scored(log: Path) -> list[dict]:
+    """The lines with a score.
+
+    A last line that was cut short, or one of an image that could not be read, is done
+    again.
+    """
+    content = log.read_bytes() if log.exists() else b""
+    ended = content[: content.rfind(b"\n") + 1].decode("utf-8")
+    lines = [json.loads(line) for line in ended.splitlines()]
+    return [line for line in lines if "score" in line]
+
+
+def _readable(
+    paths: list[Path], size: int
+) -> tuple[Tensor, list[tuple[Path, str]], list[dict]]:
+    """The images that can be read (N, 3, size, size) in [-1, 1], their paths and
+    hashes, and a line for each that cannot.
+    """
+    images, part, refused = [], [], []
+    for path in paths:
+        try:
+            # before it is read: a file that changes in between is done again
+            digest = sha256(path)
+            images.append(read_image(path, size))
+            part.append((path, digest))
+        except (DataError, OSError) as error:
+            refused.append({"image": str(path), "error": str(error)})
+    stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
+    return stacked, part, refused
+
+
+def _save(
+    out: Path,
+    name: str,
+    x0: Tensor,
+    found: Prediction,
+    n: int,
+    maps: str,
+    threshold: float | None,
+) -> None:
+    """The overlay and the map of image n of the batch."""
+    overlay, A = out / "overlays" / f"{name}.png", found.map[n]
+    save_overlay(overlay, x0, found.reconstruction[n], A, threshold)
+    _save_map(out / "maps" / name, A.numpy(), maps, threshold)
+
+
+def _save_map(path: Path, A: np.ndarray, kind: str, threshold: float | None) -> None:
+    suffix = ".npy" if kind == "npy" else ".png"
+    with whole(path.with_name(path.name + suffix)) as aside, aside.open("wb") as file:
+        if kind == "npy":
+            np.save(file, A)
+        else:
+            full = 2 * threshold if threshold else 2.0
+            levels = (np.clip(A / full, 0, 1) * 65535).round().astype(np.uint16)
+            Image.fromarray(levels).save(file, "PNG")

@@ -1,0 +1,47 @@
+"""Whether the held-out good images show what the training images show."""
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+# Chance makes held-out images look so unlike the training images in one fit of 1000.
+ALIKE = 1e-3
+
+
+def compare_distances(held_out: Tensor, training: Tensor) -> dict:
+    """Whether distances d of held-out good images are spread as the training images'.
+
+    held_out (M,), training (N,), each training image without itself as a neighbour: a
+    two-sample Kolmogorov-Smirnov test. Returns {"ks", "p", "median_held_out",
+    "median_training", "alike"}; warns where p is below ALIKE.
+
+    Distances, not anomaly scores: those of the images that the networks were trained on
+    are lower than any others'.
+    """
+    d, own = held_out.cpu().numpy(), training.cpu().numpy()
+    ks, p = map(float, ks_2samp(d, own))
+    median, usual = float(np.median(d)), float(np.median(own))
+    if p < ALIKE:
+        warnings.warn(
+            f"the {len(d)} held-out good images are unlike the {len(own)} training "
+            f"images: their median distance to the nearest of these is {median:.4g}, "
+            f"that of the training images {usual:.4g} (Kolmogorov-Smirnov, "
+            f"p = {p:.1e}); map ranges and threshold come from the held-out images, so "
+            "look whether product, camera and light are the same",
+            stacklevel=_outside())
+    return {"ks": ks, "p": p, "median_held_out": median, "median_training": usual,
+            "alike": p >= ALIKE}
+
+
+def _outside() -> int:
+    """The stack level, for a warning of the function that asks, of who called the
+    package.
+    """
+    own, level, frame = __name__.partition(".")[0], 0, sys._getframe(1)
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == own:
+        level, frame = level + 1, frame.f_back
+    return level + 1

@@ -1,0 +1,51 @@
+"""Running a detector over a test set and scoring it."""
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor
+
+from ..data.product import TestSet
+from ..detector import Detector, Prediction
+from .metrics import PixelRanking, measure, pro_200
+
+
+def evaluate(
+    detector: Detector, test: TestSet, bootstrap_repeats: int = 0,
+    found: Prediction | None = None,
+) -> tuple[dict, Prediction]:
+    """All metrics of `measure`, by the settings' rules, and the prediction they are of.
+
+    found: a prediction of the same images by the same path; its maps are weighed anew
+    by this detector's settings.
+    """
+    settings = detector.settings
+    found = detector.predict(test.images) if found is None else detector.weigh(found)
+    scores, A = found.score.numpy(), found.map.numpy()
+    threshold = detector.threshold
+    if settings.threshold == "youden":
+        threshold = youden(scores, test.labels)
+    binary = test.masks > (0 if settings.mask_rule == "bilinear" else 0.5)
+    result = measure(scores, test.labels, A, binary, threshold=threshold,
+                     bootstrap_repeats=bootstrap_repeats, seed=settings.seed)
+    if settings.pro == "200-thresholds":
+        result["pro"], result["pro_005"] = pro_200(A, test.masks), None
+    result["threshold"] = threshold
+    result |= {"images": len(scores), "defective": int(test.labels.sum())}
+    return result, found
+
+
+def youden(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold with the largest true minus false positive rate.
+
+    It is found on the test labels: the official code's.
+    """
+    false, true, thresholds = roc_curve(labels, scores)
+    return float(np.nextafter(thresholds[np.argmax(true - false)], -np.inf))
+
+
+def summary(scores: Tensor, A: Tensor, test: TestSet) -> dict:
+    """I-AUROC, P-AUROC and exact PRO of scores (N,) and maps (N, H, W)."""
+    ranking = PixelRanking(A.numpy(), test.masks > 0.5)
+    i_auroc = float(roc_auc_score(test.labels, scores.numpy()))
+    return {"i_auroc": i_auroc, "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3)}

@@ -1,0 +1,163 @@
+"""Receipts: all runs of a matrix in one record with its own hash, from which every
+table is computed; and two receipts set side by side.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from ..runtime.errors import ReceiptError
+from ..runtime.files import write_text
+
+RECEIPT, TOLERANCE = "receipt.json", 0.01
+# what all runs of a category share
+SAME_TEST = ("image", "kind", "area", "regions")
+RULES = ("preset", "mask_rule", "pro", "image_size", "threshold", "map_range")
+COMPARED = ("i_auroc", "p_auroc", "pro")
+
+
+def make_receipt(out: Path) -> dict:
+    """All run.json under `out`, sorted, as one record with a hash; written to
+    out/receipt.json. ReceiptError where there is none.
+    """
+    paths = sorted(out.glob("*/*/run.json"))
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    if not runs:
+        raise ReceiptError(f"{out} holds no finished run: `ddad reproduce` makes them")
+    receipt = {"format": 1, "dataset": runs[0]["dataset"], "test": {}, "runs": runs}
+    for run in runs:
+        category, images = run["category"], run["images"]
+        same = {name: images.pop(name) for name in SAME_TEST}
+        if receipt["test"].setdefault(category, same)["image"] != same["image"]:
+            raise ReceiptError(f"{out}: the runs of {category} were tested on "
+                               "different images; keep them in different folders")
+    receipt["sha256"] = digest(receipt)
+    write_text(out / RECEIPT, json.dumps(receipt, separators=(",", ":")) + "\n")
+    return receipt
+
+
+def digest(receipt: dict) -> str:
+    """SHA-256 of all of a receipt but its own hash."""
+    content = {name: value for name, value in receipt.items() if name != "sha256"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_receipt(path: Path) -> dict:
+    """A receipt whose hash is right and whose I-AUROC and PRO are those of its own
+    images. ReceiptError.
+
+    path: the file, or the folder that holds it.
+    """
+    path = path / RECEIPT if path.is_dir() else path
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+        if digest(receipt) != receipt["sha256"]:
+            raise ReceiptError(f"{path} was altered: its content does not have the "
+                               "hash it states; make it again with `ddad reproduce`")
+        for run in receipt["runs"]:
+            _check_figures(path, receipt, run)
+        return receipt
+    except ReceiptError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReceiptError(f"{path} is no receipt ({error}); give the receipt.json "
+                           "that `ddad reproduce` writes, or its folder") from error
+
+
+def _check_figures(path: Path, receipt: dict, run: dict) -> None:
+    images, stated = run["images"], run["result"]
+    made = {"i_auroc": roc_auc_score(labels(receipt, run), images["score"]),
+            "pro_exact": exact_pro(receipt, run, images["overlap"])}
+    for name, value in made.items():
+        if abs(value - stated[name]) > 1e-5:
+            raise ReceiptError(f"{path}: {title(run)} states {name} {stated[name]}, "
+                               f"its images give {value}")
+
+
+def labels(receipt: dict, run: dict) -> np.ndarray:
+    """(N,) 0 or 1 of the run's test images."""
+    kinds = receipt["test"][run["category"]]["kind"]
+    return np.array([kind != "good" for kind in kinds], int)
+
+
+def exact_pro(receipt: dict, run: dict, overlap: list[float],
+              index: np.ndarray | None = None,
+              inside: np.ndarray | None = None) -> float:
+    """Exact PRO, from each image's summed overlap; NaN where no region counts.
+
+    index: images, some perhaps several times (default: each once). inside: (N,) bool,
+    the images whose regions count (default: all).
+    """
+    regions = np.array(receipt["test"][run["category"]]["regions"])
+    index = np.arange(len(regions)) if index is None else index
+    if inside is not None:
+        index = index[inside[index]]
+    if not regions[index].any():
+        return float("nan")
+    return float(np.array(overlap)[index].sum() / regions[index].sum())
+
+
+def title(run: dict) -> str:
+    """A run in words: "board, clean, seed 0"."""
+    return f"{run['category']}, {run['preset']}, seed {run['seed']}"
+
+
+def compare(a: dict, b: dict) -> list[dict]:
+    """For each run of either receipt a verdict: same, within tolerance, different, not
+    comparable, or only in one; and what differs.
+
+    Runs with other data, another preset or another rule of scoring measure different
+    things: their figures are shown, and not judged.
+    """
+    key = lambda run: (run["category"], run["preset"], run["seed"])
+    first, second = ({key(run): run for run in receipt["runs"]} for receipt in (a, b))
+    # two single runs of different cells are set side by side
+    if not set(first) & set(second) and len(first) == len(second) == 1:
+        second = dict(zip(first, second.values()))
+    rows = []
+    for cell in sorted(set(first) | set(second)):
+        one, two = first.get(cell), second.get(cell)
+        row = {"run": title(one or two), "differs": [], "difference": {}}
+        if one is None or two is None:
+            there = "second" if one is None else "first"
+            rows.append(row | {"verdict": f"only in the {there}"})
+            continue
+        row["differs"] = _differs(one, two)
+        row["difference"] = {m: two["result"][m] - one["result"][m] for m in COMPARED}
+        rows.append(row | {"verdict": _verdict(one, two, row)})
+    return rows
+
+
+def _differs(one: dict, two: dict) -> list[str]:
+    """In words, all that two runs were made with and do not share."""
+    differs = []
+    data = [run["data"]["sha256"] for run in (one, two)]
+    if data[0] != data[1]:
+        differs.append(f"data or split: {data[0][:12]}, {data[1][:12]}")
+    theirs = two["settings"]
+    differs += [f"{name}: {value}, {theirs.get(name)}"
+                for name, value in one["settings"].items() if value != theirs.get(name)]
+    differs += [f"{name}: {one[name]}, {two[name]}"
+                for name in ("versions", "device", "commit", "held_out_from")
+                if one[name] != two[name]]
+    if one["weights"]["vae"] != two["weights"]["vae"]:
+        differs.append("the autoencoder's weights")
+    return differs
+
+
+def _verdict(one: dict, two: dict, row: dict) -> str:
+    barred = [text for text in row["differs"]
+              if text.startswith("data") or text.split(":")[0] in RULES]
+    if barred:
+        return "not comparable: " + "; ".join(barred)
+    difference = row["difference"].values()
+    same_scores = one["images"]["score"] == two["images"]["score"]
+    if same_scores and not any(difference):
+        return "same"
+    near = all(abs(d) <= TOLERANCE for d in difference)
+    return "within tolerance" if near else "different"

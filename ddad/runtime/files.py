@@ -1,0 +1,123 @@
+"""Files that are whole or not there, and one writer to a folder.
+
+A process may be killed at any moment, and be started again.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from glob import escape
+from pathlib import Path
+from secrets import token_hex
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from .errors import WriteError
+
+
+@contextmanager
+def writing_to(folder: Path):
+    """Makes `folder`, if need be; an error of the disk in here becomes a WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except WriteError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WriteError(
+            f"{folder} cannot be written to ({reason}): make room, see to your rights "
+            "there, or choose another folder; what was made before is kept") from error
+
+
+@contextmanager
+def whole(path: Path):
+    """A new path, in a hidden folder beside `path`, for a file or a folder to be
+    written at; it is renamed to `path` at the end, or removed after an error.
+
+    A reader sees the old one or the new one, never half of it. A folder cannot be
+    renamed over another: the old one first becomes NAME.old, and is put back by the
+    next writer if the process was killed just then. What else a killed process leaves
+    lies in the hidden folder, a library's own half-written files included, and nothing
+    reads it.
+    """
+    aside = path.with_name(f".{path.name}.{token_hex(4)}.partial")
+    old = path.with_name(path.name + ".old")
+    try:
+        with writing_to(path.parent):
+            if old.is_dir() and not path.exists():
+                os.replace(old, path)
+            aside.mkdir()
+            # no suffix: nobody's search for images finds half of one
+            yield aside / "new"
+            if path.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(aside / "new", path)
+            if path.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        if old.is_dir() and not path.exists():
+            os.replace(old, path)
+        raise
+    finally:
+        _remove(aside)
+
+
+@contextmanager
+def sole_writer(lock: Path, target: Path, *others: Path):
+    """Holds the file `lock`; WriteError while another process does. The system lets go
+    of it when its holder dies.
+
+    What killed processes left beside `target` and `others`, written aside and never
+    renamed, is removed.
+    """
+    with writing_to(lock.parent):
+        held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        raise WriteError(f"another process writes to {target}: wait for it to end, or "
+                         "choose another folder") from None
+    except (OSError, NotImplementedError):
+        pass                                        # a file system without locks
+    try:
+        for path in (target, *others):
+            half = f".{escape(path.name)}.{'[0-9a-f]' * 8}.partial"
+            for left in path.parent.glob(half):
+                _remove(left)
+        yield
+    finally:
+        if held.is_locked:
+            with suppress(OSError):
+                lock.unlink()       # before it is let go: the next one makes a new file
+        held.release()
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, written whole or not at all: see `whole`."""
+    with whole(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value) -> None:
+    """Indented JSON, written whole or not at all: see `whole`."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hex, read a megabyte at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

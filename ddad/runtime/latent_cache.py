@@ -1,0 +1,59 @@
+"""The training images' latents, encoded once and kept beside the training's
+checkpoint.
+"""
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import processes
+from .files import whole
+
+KEPT = 256                      # images whose latents are kept in one file
+
+
+def encode_all(projection, networks, images: Tensor, keep: Path | None = None,
+               batch: int = 16) -> tuple[Tensor, Tensor | None]:
+    """Mean and deviation (N, C, H/8, W/8) of images (N, 3, H, W), on the CPU; None in
+    place of the deviation for an autoencoder without variance.
+
+    projection: the LatentProjection of `networks`. keep: a folder for a file of latents
+    for each KEPT images, from which a later call goes on. A file is found by the hash
+    of those images and of the autoencoder's weights; an autoencoder that is no torch
+    module has none, and nothing is kept.
+    """
+    network = weights_hash(networks.vae) if keep else None
+    made_by = f"{network} {projection.s} {networks.precision} {batch}".encode()
+    parts = []
+    for x0 in tqdm(images.split(KEPT), "encode", leave=False, delay=2):
+        name = hashlib.sha256(made_by + x0.contiguous().numpy().tobytes()).hexdigest()
+        path = keep / f"{name}.safetensors" if network else None
+        if path and path.exists():
+            parts.append(load_file(path))
+            continue
+        means, stds = zip(*[projection.posterior(part) for part in x0.split(batch)])
+        found = {"mean": torch.cat(means).cpu().contiguous()}
+        if stds[0] is not None:
+            found["std"] = torch.cat(stds).cpu().contiguous()
+        if path and processes.is_main():
+            with whole(path) as aside:
+                save_file(found, aside)
+        parts.append(found)
+    mean = torch.cat([part["mean"] for part in parts])
+    return mean, torch.cat([p["std"] for p in parts]) if "std" in parts[0] else None
+
+
+def weights_hash(network) -> str | None:
+    """SHA-256 of a network's named tensors; None for an object without any."""
+    if not isinstance(network, nn.Module):
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()

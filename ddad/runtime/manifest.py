@@ -1,0 +1,36 @@
+"""The record beside a saved detector, in JSON; read without torch."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from .errors import ModelError
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(folder: str | Path) -> dict:
+    """manifest.json of a saved detector. ModelError where there is none."""
+    path = Path(folder) / MANIFEST
+    if not os.path.isfile(path):
+        raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector "
+                         "saved by `ddad train`")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is no JSON ({error}); copy the folder again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != 1:
+        raise ModelError(f"{path} is no manifest of format 1; it was made by another "
+                         "version of ddad, or by another program")
+    return manifest
+
+
+def versions() -> dict:
+    """Versions that shape a result: Python, the packages that compute, and this one."""
+    packages = ("ddad", "torch", "diffusers", "numpy")
+    own = {"python": platform.python_version()}
+    return own | {name: version(name) for name in packages}
