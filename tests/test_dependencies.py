@@ -1,5 +1,6 @@
-"""The oldest versions that are tested are those that pyproject.toml promises, and the lock pins all that it names."""
-
+"""The oldest versions that are tested are those that pyproject.toml promises, and the
+lock pins all that it names.
+"""
 import re
 import sys
 from pathlib import Path
@@ -10,9 +11,14 @@ ROOT = Path(__file__).parent.parent
 NAME = re.compile(r"([A-Za-z0-9_.-]+)")
 
 
+def name_of(requirement: str) -> str:
+    return NAME.match(requirement)[1].lower().replace("_", "-")
+
+
 def pins(file: str) -> dict[str, str]:
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    return {name.lower().replace("_", "-"): version for name, _, version in (line.partition("==") for line in lines if not line.startswith("#"))}
+    parts = (line.partition("==") for line in lines if not line.startswith("#"))
+    return {name.lower().replace("_", "-"): version for name, _, version in parts}
 
 
 def padded(version: str) -> tuple[int, ...]:
@@ -22,11 +28,15 @@ def padded(version: str) -> tuple[int, ...]:
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
 def test_the_oldest_versions_are_the_lower_bounds_and_the_lock_has_all():
     import tomllib
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    bounds = {NAME.match(one)[1].lower(): re.search(r">=([\d.]+)", one)[1] for one in project["dependencies"]}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    required, groups = project["dependencies"], project["optional-dependencies"]
+    bounds = {name_of(one): padded(re.search(r">=([\d.]+)", one)[1])
+              for one in required}
     oldest = pins("requirements-oldest.txt")
-    assert {name: padded(version) for name, version in oldest.items()} == {name: padded(version) for name, version in bounds.items()}
+    assert {name: padded(version) for name, version in oldest.items()} == bounds
     locked = pins("requirements.lock")
-    wanted = [NAME.match(one)[1] for group in (project["dependencies"], *project["optional-dependencies"].values()) for one in group]
-    assert not [name for name in wanted if name != project["name"] and name.lower().replace("_", "-") not in locked]
-    assert all(padded(re.match(r"[\d.]+", locked[name])[0].rstrip(".")) >= padded(version) for name, version in bounds.items())
+    wanted = {name_of(one) for group in (required, *groups.values()) for one in group}
+    assert not wanted - {project["name"]} - locked.keys()
+    release = lambda version: re.match(r"[\d.]+", version)[0].rstrip(".")
+    assert all(padded(release(locked[name])) >= bound for name, bound in bounds.items())

@@ -1,21 +1,23 @@
-"""The committed notebooks: executed with the present code, short cells, described figures, no trace of the machine."""
+"""The committed notebooks: executed with the present code, short cells, described
+figures, no trace of the machine.
+"""
 import ast
 import importlib
+import json
 import re
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
 
-nbformat = pytest.importorskip("nbformat", reason="the book's packages are not installed")
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "book"))
+nbformat = pytest.importorskip("nbformat", reason="the book's packages are missing")
 import run_notebooks  # noqa: E402
 import set_repository  # noqa: E402
+from chapters import Package  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-FILES = run_notebooks.sources()
+PACKAGE = Package()
 
 
 @pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
@@ -27,11 +29,29 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
 def test_was_executed_with_the_present_code(notebook):
-    assert notebook.metadata["ddad"]["fingerprint"] == run_notebooks.fingerprint(notebook, FILES), "stale: run `make notebooks`"
-    assert all(cell.execution_count for cell in code(notebook)[1:])
-    assert not [output for cell in code(notebook) for output in cell.outputs if output.output_type == "error"]
+    current = run_notebooks.is_current(notebook, PACKAGE)
+    assert current, "stale: run `make notebooks`"
+    cells = code(notebook)
+    assert all(cell.execution_count for cell in cells[1:])
+    assert not [output for cell in cells for output in cell.outputs
+                if output.output_type == "error"]
     assert run_notebooks.metrics(notebook)
+
+
+def test_it_is_recorded_when_each_was_run():
+    record = json.loads(run_notebooks.RECORD.read_text(encoding="utf-8"))
+    assert list(record) == [path.stem for path in PATHS]
+    told = {"date", "seconds", "device", "versions", "commit"}
+    assert all(set(row) == told for row in record.values())
+
+
+def test_no_cell_says_when_it_was_run(notebook):
+    assert not [cell for cell in notebook.cells if "foot" in tags(cell)]
 
 
 def test_cells_are_short(notebook):
@@ -39,29 +59,44 @@ def test_cells_are_short(notebook):
     assert max(lines) <= 30 and statistics.median(lines) <= 10
 
 
+def test_cells_are_no_wider_than_the_page(notebook):
+    lines = [line for cell in code(notebook) for line in cell.source.splitlines()]
+    assert not [line for line in lines if len(line) > 88]
+
+
+def test_printed_outputs_are_no_wider_than_the_page(notebook):
+    streams = [output.text for cell in code(notebook) for output in cell.outputs
+               if output.output_type == "stream"]
+    lines = [line for text in streams for line in text.splitlines()]
+    assert not [line for line in lines if len(line) > 88]
+
+
 def test_cells_call_the_package_and_define_no_algorithm(notebook):
     for cell in code(notebook):
-        tree = ast.parse(cell.source)
-        assert not [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.While)], cell.source
+        nodes = ast.walk(ast.parse(cell.source))
+        found = [node for node in nodes if isinstance(node, ast.ClassDef | ast.While)]
+        assert not found, cell.source
 
 
 def test_figures_are_described(notebook):
+    without = re.compile(r"<img(?![^>]*\balt=\"[^\"]{20})")
     for cell in code(notebook):
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
         for output in cell.outputs:
             data = output.get("data", {})
-            if "image/png" in data:
-                assert len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")) > 20, cell.source
-            if "<img" in data.get("text/html", ""):
-                assert not re.search(r"<img(?![^>]*\balt=\"[^\"]{20})", data["text/html"]), cell.source
+            assert "image/png" not in data or len(alt) > 20, cell.source
+            assert not without.search(data.get("text/html", "")), cell.source
 
 
 def test_set_up_names_the_repository(notebook):
-    assert code(notebook)[0].source == set_repository.TEMPLATE.format(url=set_repository.address())
+    wanted = set_repository.TEMPLATE.format(url=set_repository.address())
+    assert code(notebook)[0].source == wanted
 
 
 def test_one_set_of_parameters(notebook):
-    tagged = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
-    assert len(tagged) == 1 and re.search(r'^SCALE = "laptop"', tagged[0].source, re.M)
+    tagged = [cell for cell in code(notebook) if "parameters" in tags(cell)]
+    assert len(tagged) == 1
+    assert re.search(r'^SCALE = "laptop"', tagged[0].source, re.M)
 
 
 def test_outputs_name_no_path_of_the_machine(notebook):
@@ -70,23 +105,43 @@ def test_outputs_name_no_path_of_the_machine(notebook):
     assert not re.search(r"(/tmp/|/home/|/root/|/Users/|[A-Z]:\\\\Users)", text)
 
 
+def found(dotted: str):
+    """What ROOM.MODULE.NAME of the package names; rooms and classes may lie between."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            target = importlib.import_module(".".join(["ddad", *parts[:end]]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            target = getattr(target, part)
+        return target
+    raise ModuleNotFoundError(f"the package has no {dotted}")
+
+
 def test_equations_functions_and_chapters_lead_to_one_another():
     page = (ROOT / "book/notation.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if ".ipynb)" in line]
     for path in PATHS:
-        text = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+        cells = nbformat.read(path, 4).cells
+        text = "\n".join(cell.source for cell in cells)
         for label in re.findall(r"^\$\$ \((eq-[\w-]+)\)", text, re.M):
-            assert [row for row in rows if f"{{eq}}`{label}`" in row and path.name in row], f"{label} of {path.name} is not in book/notation.md"
+            assert [row for row in rows
+                    if f"{{eq}}`{label}`" in row and path.name in row], (
+                f"{label} of {path.name} is not in book/notation.md")
         for shown in re.findall(r"^source\(([\w.]+)\)", text, re.M):
             name = shown.split("._")[0].split(".")[-1]
-            assert [row for row in rows if re.search(rf"\.{name}`", row)], f"{shown}, shown in {path.name}, is not in book/notation.md"
-    for module, name in re.findall(r"`(\w+)\.(\w+(?:\.\w+)?)`", "\n".join(rows)):
-        target = importlib.import_module(f"ddad.{module}")
-        for part in name.split("."):
-            target = getattr(target, part)
+            assert [row for row in rows if re.search(rf"\.{name}`", row)], (
+                f"{shown}, shown in {path.name}, is not in book/notation.md")
+    named = re.findall(r"`(\w+(?:\.\w+)+)`", "\n".join(rows))
+    assert named and all(found(name) for name in named)
 
 
-def test_a_changed_metric_is_noticed():
-    assert run_notebooks.differences({"a": 0.9, "b": 2.0}, {"a": 0.9, "b": 2.0}) == []
-    assert len(run_notebooks.differences({"a": 0.9}, {"a": 0.8})) == len(run_notebooks.differences({"a": 0.9}, {})) == 1
-    assert run_notebooks.differences({"a": 0.0}, {"a": 0.01}) and not run_notebooks.differences({"a": 0.9}, {"a": 0.91})
+def test_names_on_the_page_of_notation_are_found_in_rooms_as_well():
+    from ddad.evaluation.metrics import PixelRanking
+    from ddad.scaled_denoising import scaled_denoising
+    assert found("evaluation.metrics.PixelRanking.pro") is PixelRanking.pro
+    assert found("scaled_denoising.scaled_denoising") is scaled_denoising
+    for wrong in ("evaluation.metrics.Pixels", "metrics.PixelRanking"):
+        with pytest.raises((AttributeError, ModuleNotFoundError)):
+            found(wrong)

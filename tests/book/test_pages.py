@@ -1,4 +1,4 @@
-"""The page paper_against_code states the presets as they are, and every table the recorded runs."""
+"""The pages: presets as they are, tables of the recorded runs, no path of a machine."""
 import re
 import subprocess
 import sys
@@ -7,60 +7,87 @@ from pathlib import Path
 
 import pytest
 
-from ddad.published import PAPER, PAPER_MEAN
+from ddad.reproduction.published import PAPER, PAPER_MEAN
 from ddad.settings import PRESETS, Settings
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "book/paper_against_code.md").read_text(encoding="utf-8")
-CELLS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
+ROOT = Path(__file__).parents[2]
+BOOK, COMPARED = ROOT / "book", ("paper", "official", "clean")
+PAGE = (BOOK / "paper_against_code.md").read_text(encoding="utf-8")
+CELLS = [[cell.strip() for cell in line.strip("|").split("|")]
+         for line in PAGE.splitlines() if line.startswith("|")]
 HEAD = ["#", "setting", "`paper`", "`official`", "`clean`"]
-ROWS = [[cell.strip("`") for cell in cells] for cells in CELLS[CELLS.index(HEAD) + 2:]]
+ROWS = [[cell.strip("`") for cell in cells]
+        for cells in CELLS[CELLS.index(HEAD) + 2 :]]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
 def test_row_states_each_preset(row):
     _, name, *values = row
-    for chosen, value in zip(("paper", "official", "clean"), values, strict=True):
-        assert PRESETS[chosen].parse([f"{name}={value}"]) == PRESETS[chosen], f"{name} of {chosen} is {getattr(PRESETS[chosen], name)!r}"
+    for chosen, value in zip(COMPARED, values, strict=True):
+        preset = PRESETS[chosen]
+        assert preset.parse([f"{name}={value}"]) == preset, (
+            f"{name} of {chosen} is {getattr(preset, name)!r}")
 
 
 def test_every_difference_has_a_row():
-    differing = {f.name for f in fields(Settings) if len({getattr(PRESETS[name], f.name) for name in ("paper", "official", "clean")}) > 1}
+    values = {f.name: {getattr(PRESETS[name], f.name) for name in COMPARED}
+              for f in fields(Settings)}
+    differing = {name for name, found in values.items() if len(found) > 1}
     assert differing - {"preset"} <= {row[1] for row in ROWS}
 
 
 def test_all_21_differences_are_explained_and_set():
-    numbers = {str(n) for n in range(1, 22)}
+    numbered = lambda rows: {row[0] for row in rows if row[0].isdigit()}
     explained = CELLS[: CELLS.index(HEAD)]
-    assert numbers == {cells[0] for cells in explained if cells[0].isdigit()} == {row[0] for row in ROWS if row[0].isdigit()}
+    assert {str(n) for n in range(1, 22)} == numbered(explained) == numbered(ROWS)
 
 
 def test_numbers_in_the_settings_are_those_of_the_page():
-    source = (ROOT / "ddad/settings.py").read_text(encoding="utf-8")
-    noted = re.findall(r"^    (\w+): .*# \((\d+)\)", source, re.M)
-    assert noted and set(noted) <= {(name, number) for number, name, *_ in ROWS}
+    noted = {(f.name, str(f.metadata.get("row"))) for f in fields(Settings)}
+    noted = {(name, number) for name, number in noted if number.isdigit()}
+    assert noted and noted <= {(name, number) for number, name, *_ in ROWS}
 
 
 def test_tables_are_those_of_the_recorded_runs():
-    done = subprocess.run([sys.executable, str(ROOT / "book" / "make_results.py"), "--check"], capture_output=True, text=True)
+    script = BOOK / "tools/make_results.py"
+    done = subprocess.run([sys.executable, str(script), "--check"],
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_published_means_are_those_of_their_categories():
     for name, categories in PAPER.items():
         for k, printed in enumerate(PAPER_MEAN[name]):
-            assert abs(sum(figures[k] for figures in categories.values()) / len(categories) - printed) <= 0.051, (name, k)
+            total = sum(figures[k] for figures in categories.values())
+            assert abs(total / len(categories) - printed) <= 0.051, (name, k)
 
 
-def test_filling_a_table_leaves_the_prose_alone(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "book"))
+def test_filling_a_table_leaves_the_prose_alone():
     import make_results
-    page = "before\n<!-- table demo -->\n<!-- end -->\nbetween\n<!-- table demo -->\nold\nrows\n<!-- end -->\nafter\n"
+    page = ("before\n<!-- table demo -->\n<!-- end -->\nbetween\n"
+            "<!-- table demo -->\nold\nrows\n<!-- end -->\nafter\n")
     filled = make_results.filled(page)
-    assert [filled.count(word) for word in ("before", "between", "after", "old", "<!-- end -->")] == [1, 1, 1, 0, 2]
+    assert [filled.count(word) for word in ("before", "between", "after", "old",
+                                            "<!-- end -->")] == [1, 1, 1, 0, 2]
     assert make_results.filled(filled) == filled
 
 
-@pytest.mark.parametrize("path", sorted([*(ROOT / "book").glob("*.md"), *(ROOT / "book/results").rglob("*.json")]), ids=lambda path: path.name)
+TEXTS = sorted([*BOOK.rglob("*.md"), *(BOOK / "results").rglob("*.json")])
+OF_A_MACHINE = re.compile(
+    r"(/tmp/|/home/|/root/|/Users/|site-packages|[A-Z]:\\\\Users)")
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_pages_and_records_name_no_path_of_a_machine(path):
-    assert not re.search(r"(/tmp/|/home/|/root/|/Users/|site-packages|[A-Z]:\\\\Users)", path.read_text(encoding="utf-8"))
+    assert not OF_A_MACHINE.search(path.read_text(encoding="utf-8"))
+
+
+FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.M | re.S)
+
+
+@pytest.mark.parametrize("path", sorted([*BOOK.rglob("*.md"), ROOT / "README.md"]),
+                         ids=lambda path: path.name)
+def test_code_on_pages_does_not_scroll_sideways(path):
+    blocks = FENCE.findall(path.read_text(encoding="utf-8"))
+    wide = [line for block in blocks for line in block.splitlines() if len(line) > 88]
+    assert not wide, "wider than 88 columns"

@@ -1,10 +1,12 @@
-"""Runs the long checks and records them in book/results/robustness.json, of which a page of the book makes its tables.
+"""Runs the long checks and records them in book/results/robustness.json, of which a
+page of the book makes its tables.
 
     python tests/robust/run.py [--only NAME ..] [--count N] [--out FILE]
 
-Every other module in this folder lists its checks in CHECKS. A check runs in a process forked from this one, which has imported
-everything and computed nothing: so it starts at once, may fork in turn, and what kills it is a failure of this check alone.
-What is not run keeps its record, so that checks can be run one by one.
+Every other module in this folder lists its checks in CHECKS. A check runs in a process
+forked from this one, which has imported everything and computed nothing: so it starts
+at once, may fork in turn, and what kills it is a failure of this check alone. What is
+not run keeps its record, so that checks can be run one by one.
 """
 import argparse
 import importlib
@@ -21,22 +23,26 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RECORD = ROOT / "book" / "results" / "robustness.json"
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+               "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 sys.path[:0] = [str(ROOT), str(HERE), str(HERE.parent)]
-sys.modules.setdefault("run", sys.modules[__name__])                  # `from run import Check` in a module of checks finds this one
+# `from run import Check` in a module of checks finds this one
+sys.modules.setdefault("run", sys.modules[__name__])
 
 
 @dataclass(frozen=True)
 class Check:
-    """`run(count, seed)` makes `count` trials drawn from `seed` and returns (counts, failures).
+    """`run(count, seed)` makes `count` trials drawn from `seed` and returns (counts,
+    failures).
 
-    counts: what was done, and what came of it, a JSON object of numbers and short texts. failures: a sentence for each trial that
-    failed; none when the check holds. An exception is a failure, too.
+    counts: what was done, and what came of it, a JSON object of numbers and short
+    texts. failures: a sentence for each trial that failed; none when the check holds.
+    An exception is a failure, too.
     """
 
     name: str
-    point: int                      # of the list on the page: 1 interrupted, 2 hostile input, ..
-    says: str                       # what holds when it passes, one sentence
+    point: int  # of the list on the page: 1 interrupted, 2 hostile input, ..
+    says: str  # what holds when it passes, one sentence
     run: Callable[[int, int], tuple[dict, list[str]]]
     count: int = 1
     seed: int = 0
@@ -44,8 +50,10 @@ class Check:
 
 def checks() -> list[Check]:
     """All of them, by point and name."""
-    modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("*.py")) if path.stem != "run"]
-    return sorted((check for module in modules for check in getattr(module, "CHECKS", ())), key=lambda check: (check.point, check.name))
+    names = sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
+    modules = [importlib.import_module(name) for name in names]
+    found = [check for module in modules for check in getattr(module, "CHECKS", ())]
+    return sorted(found, key=lambda check: (check.point, check.name))
 
 
 def outcome(check: Check, count: int) -> dict:
@@ -60,12 +68,23 @@ def outcome(check: Check, count: int) -> dict:
         counts, failures = here.recv()
     except EOFError:
         process.join()
-        counts, failures = {}, [f"the check's process died with exit code {process.exitcode}"]
+        died = f"the check's process died with exit code {process.exitcode}"
+        counts, failures = {}, [died]
     process.join()
-    from ddad.manifest import versions
-    return {"point": check.point, "says": check.says, "count": count, "seed": check.seed, "passed": not failures, "counts": counts,
-            "failures": failures[:20], "failed": len(failures), "seconds": round(time.perf_counter() - started, 1),
-            "versions": versions(), "machine": f"{sys.platform}, {os.cpu_count()} CPU cores"}
+    from ddad.runtime.manifest import versions
+    return {
+        "point": check.point,
+        "says": check.says,
+        "count": count,
+        "seed": check.seed,
+        "passed": not failures,
+        "counts": counts,
+        "failures": failures[:20],
+        "failed": len(failures),
+        "seconds": round(time.perf_counter() - started, 1),
+        "versions": versions(),
+        "machine": f"{sys.platform}, {os.cpu_count()} CPU cores",
+    }
 
 
 def _answer(check: Check, count: int, there) -> None:
@@ -75,25 +94,39 @@ def _answer(check: Check, count: int, there) -> None:
         there.send(({}, [traceback.format_exc().strip()[-1000:]]))
 
 
+def _options(known: list[Check]) -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--only", nargs="+", metavar="NAME",
+                         help="these checks instead of all")
+    options.add_argument("--count", type=int,
+                         help="trials of each, instead of its own number")
+    options.add_argument("--out", type=Path, default=RECORD,
+                         help="default: book/results/robustness.json")
+    given, names = options.parse_args(), [check.name for check in known]
+    if unknown := set(given.only or ()) - set(names):
+        options.error(f"no check is called {', '.join(sorted(unknown))}; there are "
+                      f"{', '.join(names)}")
+    return given
+
+
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--only", nargs="+", metavar="NAME", help="these checks instead of all")
-    options.add_argument("--count", type=int, help="trials of each, instead of its own number")
-    options.add_argument("--out", type=Path, default=RECORD, help="default: book/results/robustness.json")
-    given, known = options.parse_args(), checks()
-    if unknown := set(given.only or ()) - {check.name for check in known}:
-        options.error(f"no check is called {', '.join(sorted(unknown))}; there are {', '.join(check.name for check in known)}")
-    failed = False
+    known = checks()
+    given, failed = _options(known), False
     for check in known:
         if given.only and check.name not in given.only:
             continue
         found = outcome(check, given.count or check.count)
         failed |= not found["passed"]
-        counts = ", ".join(f"{name} {value}" for name, value in found["counts"].items())
-        print(f"{'pass' if found['passed'] else 'FAIL'} {check.name}: {counts}; {found['seconds']} s", *found["failures"], sep="\n  ", flush=True)
-        records = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
-        from ddad.manifest import write_json
-        write_json(given.out, dict(sorted((records | {check.name: found}).items())))
+        counts = ", ".join(f"{name} {n}" for name, n in found["counts"].items())
+        word = "pass" if found["passed"] else "FAIL"
+        print(f"{word} {check.name}: {counts}; {found['seconds']} s",
+              *found["failures"], sep="\n  ", flush=True)
+        old = {}
+        if given.out.exists():
+            old = json.loads(given.out.read_text(encoding="utf-8"))
+        from ddad.runtime.files import write_json
+        write_json(given.out, dict(sorted((old | {check.name: found}).items())))
     return int(failed)
 
 

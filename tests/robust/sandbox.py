@@ -1,4 +1,6 @@
-"""One trial in a process of its own, with limits that the kernel keeps: a hang, a crash or a flood of memory is that trial's failure."""
+"""One trial in a process of its own, with limits that the kernel keeps: a hang, a crash
+or a flood of memory is that trial's failure.
+"""
 import os
 import resource
 import shutil
@@ -10,27 +12,34 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from ddad.latent_projection import BackboneError
-from ddad.layouts import DataError
-from ddad.manifest import ModelError
-from ddad.settings import SettingsError
-from ddad.writing import WriteError
+from ddad.runtime.errors import (
+    BackboneError,
+    DataError,
+    ModelError,
+    SettingsError,
+    WriteError,
+)
 
 SECONDS, MEMORY = 5, 2 << 30
-DOCUMENTED = (DataError, ModelError, SettingsError, BackboneError, WriteError, FileExistsError)
+DOCUMENTED = (DataError, ModelError, SettingsError, BackboneError, WriteError,
+              FileExistsError)
+Trial = Callable[[Path], object]
 
 
-def attempt(trial: Callable[[Path], object]) -> tuple[str, float, int]:
-    """`trial(folder)` in a fork: "result", the name of the documented error it ended in, or "FAIL: " and why; CPU seconds; peak memory in bytes.
+def attempt(trial: Trial) -> tuple[str, float, int]:
+    """`trial(folder)` in a fork: what came of it, CPU seconds, peak memory in bytes.
 
-    More than 5 s of computing, 15 s of waiting, 2 GiB beyond what the fork began with, or 2 GiB resident fail.
+    It ends in "result", in the name of a documented error, or in "FAIL: " and why. More
+    than 5 s of computing, 15 s of waiting, 2 GiB beyond what the fork began with, or
+    2 GiB resident fail.
     """
     folder = Path(tempfile.mkdtemp(prefix="ddad-hostile-"))
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
-        os.write(write, _inside(trial, folder).encode("utf-8", "backslashreplace")[:4000])
+        said = _inside(trial, folder).encode("utf-8", "backslashreplace")
+        os.write(write, said[:4000])
         os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
@@ -41,39 +50,52 @@ def attempt(trial: Callable[[Path], object]) -> tuple[str, float, int]:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         hung = number in (signal.SIGXCPU, signal.SIGALRM)
-        said = f"FAIL: {'hung for over 5 s' if hung else 'crashed'} ({signal.Signals(number).name})"
+        why = "hung for over 5 s" if hung else "crashed"
+        said = f"FAIL: {why} ({signal.Signals(number).name})"
     elif peak > MEMORY:
         said = f"FAIL: took {peak / 2**30:.1f} GiB"
     return said or "FAIL: ended without a word", cpu, peak
 
 
-def _inside(trial, folder: Path) -> str:
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
-    begun = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (begun + MEMORY, begun + MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(3 * SECONDS)
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
+def _inside(trial: Trial, folder: Path) -> str:
+    _limit()
     try:
         os.chdir(folder)
         trial(folder)
         return "result"
     except DOCUMENTED as error:
+        name = type(error).__name__
         if type(error) not in DOCUMENTED or not str(error).strip():
-            return f"FAIL: {type(error).__name__} without a sentence: {error}"
-        cause = error.__cause__
-        return "FAIL: out of memory" if isinstance(cause, MemoryError) else type(error).__name__
+            return f"FAIL: {name} without a sentence: {error}"
+        out_of_memory = isinstance(error.__cause__, MemoryError)
+        return "FAIL: out of memory" if out_of_memory else name
     except BaseException as error:
         frame = error.__traceback__
         while frame.tb_next:
             frame = frame.tb_next
-        return f"FAIL: {type(error).__name__}: {error} in {Path(frame.tb_frame.f_code.co_filename).name}, line {frame.tb_lineno}"
+        file = Path(frame.tb_frame.f_code.co_filename).name
+        where = f"{file}, line {frame.tb_lineno}"
+        return f"FAIL: {type(error).__name__}: {error} in {where}"
 
 
-def trials(make: Callable[[int, int], tuple[str, Callable[[Path], object]]], count: int, seed: int) -> tuple[dict, list[str]]:
-    """Counts and failures of `count` trials; `make(seed, number)` gives what is tried, in a word or two, and the trial."""
+def _limit() -> None:
+    """The limits of time and memory, and nothing to read from or to write to."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.alarm(3 * SECONDS)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+
+
+def trials(make: Callable[[int, int], tuple[str, Trial]], count: int,
+           seed: int) -> tuple[dict, list[str]]:
+    """Counts and failures of `count` trials; `make(seed, number)` gives what is tried,
+    in a word or two, and the trial.
+    """
     ends, longest, largest, failures = Counter(), 0.0, 0, []
     for number in range(count):
         what, trial = make(seed, number)
@@ -83,15 +105,21 @@ def trials(make: Callable[[int, int], tuple[str, Callable[[Path], object]]], cou
             failures.append(f"seed {seed}, number {number}, {what}: {said[6:]}")
         else:
             ends[said] += 1
-    return {"trials": count, **dict(sorted(ends.items())), "longest, s": round(longest, 2), "most memory, GiB": round(largest / 2**30, 2)}, failures
+    counts = {"trials": count, **dict(sorted(ends.items()))}
+    most = {"longest, s": round(longest, 2),
+            "most memory, GiB": round(largest / 2**30, 2)}
+    return counts | most, failures
 
 
 def one_alone(make, arguments: list[str]) -> None:
-    """`python tests/robust/<module>.py SEED NUMBER`: one trial in this process, without limits, for a debugger."""
+    """`python tests/robust/<module>.py SEED NUMBER`: one trial in this process, without
+    limits, for a debugger.
+    """
     seed, number = map(int, arguments)
     what, trial = make(seed, number)
     print(what, file=sys.stderr)
-    folder, started = Path(tempfile.mkdtemp(prefix="ddad-hostile-")), time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix="ddad-hostile-"))
+    started = time.perf_counter()
     os.chdir(folder)
     try:
         print(trial(folder))

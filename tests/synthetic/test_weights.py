@@ -1,33 +1,45 @@
-"""The shipped weights: they fit the code, stay small, and find what a reader sees at once."""
+"""The shipped weights: they fit the code, stay small, and find what a reader sees at
+once; how their autoencoder is trained.
+"""
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
+from conftest import good_images, tiny, tiny_vae
 
 from ddad.detector import Detector
-from ddad.embedded import SETTINGS, WEIGHTS, agrees
-from ddad.products import PRODUCTS, render
-from ddad.training import SHAPING
+from ddad.settings import shaping
+from ddad.synthetic.products import PRODUCTS, render
+from ddad.synthetic.weights import SETTINGS, WEIGHTS, agrees, patched, train_vae
 
-PLAIN = {"blister": ("missing", 0.1), "board": ("missing", 0.1), "fabric": ("missing_stripe", 0.1)}
+PLAIN = {
+    "blister": ("missing", 0.1),
+    "board": ("missing", 0.1),
+    "fabric": ("missing_stripe", 0.1),
+}
 
 
-def picture(product: str, seed: int, *defect) -> torch.Tensor:
-    return torch.from_numpy(render(product, 128, seed, *defect)[0]).permute(2, 0, 1).float() / 127.5 - 1
+def drawn(product, seed, *defect):
+    """x0 (3, 128, 128) and its mask."""
+    levels, mask, _ = render(product, 128, seed, *defect)
+    return torch.from_numpy(levels).permute(2, 0, 1).float() / 127.5 - 1, mask
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_a_plain_defect_stands_out_where_it_is(product):
     detector = Detector.from_pretrained(WEIGHTS / product, device="cpu")
-    assert [getattr(detector.settings, name) for name in SHAPING] == [getattr(SETTINGS, name) for name in SHAPING]
-    good, bad = [picture(product, s) for s in (900, 901)], [picture(product, s, *PLAIN[product]) for s in (900, 901)]
-    found = detector.predict(torch.stack(good + bad))
+    for name in shaping("eps_theta"):
+        assert getattr(detector.settings, name) == getattr(SETTINGS, name), name
+    good = [drawn(product, seed)[0] for seed in (900, 901)]
+    bad, masks = zip(*(drawn(product, seed, *PLAIN[product]) for seed in (900, 901)))
+    found = detector.predict(torch.stack([*good, *bad]))
     assert found.score[2:].min() > max(detector.threshold, found.score[:2].max().item())
-    for n, seed in ((2, 900), (3, 901)):
-        mask = render(product, 128, seed, *PLAIN[product])[1]
-        assert found.map[n].numpy()[mask].mean() > 2 * found.map[n].numpy()[~mask].mean()
-    assert found.T_hat[2:].float().mean() > found.T_hat[:2].float().mean() and np.isin(found.T_hat, range(20, 81, 10)).all()
+    for A, mask in zip(found.map[2:].numpy(), masks):
+        assert A[mask].mean() > 2 * A[~mask].mean()
+    assert found.T_hat[2:].float().mean() > found.T_hat[:2].float().mean()
+    assert np.isin(found.T_hat, range(20, 81, 10)).all()
 
 
 def test_they_are_small_and_agree_with_themselves():
@@ -36,3 +48,23 @@ def test_they_are_small_and_agree_with_themselves():
     assert all(agrees(shipped).values())
     shipped["board"]["pro"] -= 0.04
     assert not agrees(shipped)["board"]
+
+
+def test_autoencoder_training_sets_its_scale():
+    vae, images = tiny_vae(), good_images(6, 32)
+    record = train_vae(vae, images, tiny(train_length="2 steps"))
+    with torch.no_grad():
+        z = vae.encode(images).latent_dist.mean
+    assert vae.config.scaling_factor == pytest.approx(1 / z.std().item(), rel=1e-4)
+    assert math.isfinite(record["psnr"]) and record["steps"] == 2
+
+
+def test_patches_come_from_the_neighbour():
+    x0 = torch.stack([torch.full((3, 32, 32), v) for v in (0.1, 0.2, 0.3, 0.4)])
+    kept = x0.clone()
+    first, again = (patched(x0, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(x0, kept) and torch.equal(first, again)
+    assert torch.equal(first[1::2], x0[1::2])
+    for n, other in ((0, 0.4), (2, 0.2)):
+        levels = torch.tensor([x0[n, 0, 0, 0].item(), other]).tolist()
+        assert set(first[n].unique().tolist()) == set(levels)

@@ -1,0 +1,130 @@
+"""`ddad train` on a tiny product, and every wrong input to it."""
+import shutil
+from functools import partial
+
+import pytest
+from cli_words import SET, lines_of
+from conftest import bad_images, save_picture
+
+from ddad.cli import main
+from ddad.detector import Detector
+
+pytest_plugins = ["cli_fixtures"]
+CPU = ["--device", "cpu"]
+load = partial(Detector.from_pretrained, device="cpu")
+
+
+def test_train_leaves_a_detector_and_nothing_else(model):
+    assert [p.name for p in model.parent.iterdir()] == ["disc"]
+    loaded = load(model)
+    assert loaded.settings.vae == "pixels" and loaded.record["images"] == 16
+    assert loaded.threshold is not None
+
+
+def test_train_holds_out_validation_images_where_there_are_some(product, tmp_path):
+    data, model = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(product, data)
+    validation = data / "validation" / "good"
+    validation.mkdir(parents=True)
+    kept = sorted((data / "train" / "good").iterdir())[::3]
+    for path in kept:
+        path.rename(validation / path.name)
+    assert main(["train", str(data), str(model), *CPU, *SET]) == 0
+    record = load(model).record
+    assert record["held_out"] == len(kept) == 6 and record["images"] == 16
+
+
+def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
+        model, product, tmp_path, capsys, monkeypatch, refused):
+    out = tmp_path / "model"
+    shutil.copytree(model, out)
+    train = ["train", str(product), str(out), *CPU, *SET]
+    other = [*train, "quantile=0.5"]
+    before = (out / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
+        assert main(train) == 0 and "nothing to do" in capsys.readouterr().out
+        (out / "results.json").write_text("{}")     # as `ddad evaluate` leaves it there
+        assert main(train) == 0 and "nothing to do" in capsys.readouterr().out
+        assert "--overwrite" in refused(*other)
+        fast = ["--from", out, "--preset", "fast"]
+        assert "--overwrite" in refused("train", product, out, *CPU, *fast)
+    assert (out / "manifest.json").read_bytes() == before
+    assert "results.json beside a detector" in refused(*other, "--overwrite")
+    (out / "results.json").unlink()
+    assert main([*other, "--overwrite"]) == 0
+    assert load(out).settings.quantile == 0.5
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_autoencoder_of_ones_own_file(product, tmp_path, refused):
+    file = tmp_path / "mine.py"
+    file.write_text("from ddad.networks.autoencoders import PixelSpace\n")
+    model, out, good = tmp_path / "model", tmp_path / "out", product / "test" / "good"
+    vae = ["--vae", f"{file}:PixelSpace"]
+    assert main(["train", str(product), str(model), *CPU, *SET, *vae]) == 0
+    assert "pass it as vae" in refused("detect", model, good, out, *CPU)
+    assert main(["detect", str(model), str(good), str(out), *CPU, *vae]) == 0
+    assert len(lines_of(out)) == 4
+
+
+# --- wrong input
+
+
+def test_train_on_what_is_not_there(product, tmp_path, refused):
+    empty, bad, out = (tmp_path / name for name in ("empty", "bad only", "out"))
+    assert "does not exist" in refused("train", tmp_path / "none", out, *SET)
+    empty.mkdir()
+    assert "does not exist" in refused("train", empty, out, *SET)
+    (empty / "train" / "good").mkdir(parents=True)
+    assert "holds no image" in refused("train", empty, out, *SET)
+    save_picture(bad / "train" / "scratch" / "0.png", bad_images(1)[0][0])
+    assert "good" in refused("train", bad, out, *SET)
+    file = product / "train" / "good" / "000.png"
+    assert "train" in refused("train", file, out, *SET)
+    assert not out.exists()
+
+
+def test_train_on_too_few_or_broken_images(product, tmp_path, refused):
+    disc, out = tmp_path / "disc", tmp_path / "out"
+    train = ["train", product, out, *CPU, *SET]
+    said = refused(*train, "neighbours=30")
+    assert "12 training images are fewer than neighbours + 1 = 31" in said
+    said = refused(*train, "--calibrate")
+    assert "at least 8 held-out good images, there are 4" in said
+    shutil.copytree(product, disc)
+    broken = disc / "train" / "good" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert "003.png" in refused("train", disc, out, *CPU, *SET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disc"]
+
+
+def test_train_with_what_cannot_be_had(product, tmp_path, refused):
+    train = ["train", product, tmp_path / "out", *CPU, *SET]
+    said = refused(*train, "--device", "cuba")
+    assert "device 'cuba' is not available" in said
+    assert "FILE.py:CALLABLE" in refused(*train, "--vae", f"{tmp_path}/none.py:make")
+    assert "setting image_size: 100" in refused(*train, "image_size=100")
+
+
+@pytest.mark.parametrize(("more", "hint"), [
+    (["--vae", "nobody/nothing"], "'embedded'"),
+    (["features=nobody/nothing"], "efficientnet-lite0")])
+def test_an_unknown_network_says_what_to_pass_instead(
+        product, tmp_path, capsys, monkeypatch, more, hint):
+    monkeypatch.setattr("ddad.detector.train_noise_predictor",
+                        lambda *a, **k: pytest.fail("trained before it was looked for"))
+    assert main(["train", str(product), str(tmp_path / "out"), *CPU, *SET, *more]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("ddad train: ") and "nobody/nothing" in line and hint in line
+
+
+def test_a_foreign_folder_is_refused_before_the_training(
+        product, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained before"))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"x")
+    assert "no saved detector" in refused("train", product, out, *CPU, *SET)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    assert [p.name for p in out.iterdir()] == ["holiday.jpg"]

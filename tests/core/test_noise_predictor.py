@@ -1,0 +1,59 @@
+"""Schedule, forward process, objective and network of eps_theta."""
+import math
+
+import pytest
+import torch
+from conftest import tiny
+from formulas import abar_by_hand, seeded
+
+from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss, q_sample
+from ddad.settings import preset
+
+
+@pytest.mark.parametrize("schedule, at_80", [("linear", 0.835),
+                                             ("scaled_linear", 0.862)])
+def test_schedule(schedule, at_80):
+    abar = alpha_bar(preset(beta_schedule=schedule))
+    assert abar.shape == (1000,) and abar.dtype == torch.float32
+    by_hand = torch.tensor(abar_by_hand(schedule), dtype=torch.float64)
+    torch.testing.assert_close(abar.double(), by_hand, rtol=1e-4, atol=1e-7)
+    assert abs(abar[80].item() - at_80) < 1e-3
+    assert (abar.diff() < 0).all() and 0.998 < abar[0] < 1 and 0 < abar[-1] < 1e-3
+
+
+def test_q_sample_keeps_mean_and_variance():
+    abar, z0 = alpha_bar(preset()), torch.full((50_000, 1, 1, 1), 3.0)
+    for t in (0, 80, 500, 999):
+        eps = torch.randn(z0.shape, generator=seeded(t))
+        z_t = q_sample(z0, abar[t].view(1, 1, 1, 1), eps)
+        assert abs(z_t.mean().item() - 3 * abar[t].sqrt().item()) < 0.02
+        assert abs(z_t.var().item() - (1 - abar[t].item())) < 0.02
+
+
+def test_epsilon_loss_is_the_mean_square_at_each_images_own_step():
+    calls = []
+
+    def eps_theta(z_t, t):
+        calls.append(t)
+        return 0.5 * z_t
+
+    z0, eps = (torch.randn(3, 2, 4, 4, generator=seeded(seed)) for seed in (0, 1))
+    t = torch.tensor([0, 80, 999])
+    loss = epsilon_loss(eps_theta, z0, t, eps, alpha_bar(preset()))
+    by_hand, expected = abar_by_hand(), 0.0
+    for n, step in enumerate([0, 80, 999]):
+        a = by_hand[step]
+        z_t = math.sqrt(a) * z0[n] + math.sqrt(1 - a) * eps[n]
+        expected += (0.5 * z_t - eps[n]).square().mean().item() / 3
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(calls[0], t)
+
+
+def test_unet_keeps_shape_and_needs_a_fitting_side():
+    unet = build_unet(tiny(unet_channels=(32, 64), unet_heads=4), 5, 8).eval()
+    z_t, t = torch.zeros(2, 5, 8, 8), torch.tensor([0, 999])
+    assert unet(z_t, t).sample.shape == z_t.shape
+    heads = {layer.heads for layer in unet.modules() if hasattr(layer, "heads")}
+    assert heads == {4}
+    with pytest.raises(ValueError, match="unet_channels"):
+        build_unet(tiny(unet_channels=(32, 64, 64)), 4, 6)

@@ -1,0 +1,155 @@
+"""A detector on disk: it says the same when it comes back, nothing recorded is run, and
+nothing is lost.
+"""
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import close, good_images, tiny, tiny_resnet, tiny_vae
+from safetensors.torch import load_file
+
+from ddad import saved_model
+from ddad.detector import Detector
+from ddad.networks.autoencoders import PixelSpace
+from ddad.runtime.errors import ModelError
+from ddad.runtime.files import sha256
+from ddad.runtime.manifest import MANIFEST, read_manifest
+from ddad.saved_model import STATE, UNET
+
+
+def load(folder, **given):
+    return Detector.from_pretrained(folder, device="cpu", **given)
+
+
+@pytest.fixture(scope="module")
+def found(fitted, images):
+    return fitted.predict(images)
+
+
+def test_save_and_load(fitted, saved, images, found):
+    files = [p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()]
+    assert sorted(files) == [MANIFEST, STATE, "unet/config.json", UNET]
+    loaded = load(saved)
+    close(loaded.predict(images), found, atol=0)
+    assert (loaded.settings, loaded.threshold) == (fitted.settings, fitted.threshold)
+    assert loaded.ranges == fitted.ranges
+    assert loaded.record == json.loads(json.dumps(fitted.record))
+    networks = loaded.networks
+    assert not any(p.requires_grad for network in (networks.unet, networks.phi)
+                   for p in network.parameters())
+    loaded.save_pretrained(saved)                   # over itself
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]
+    close(load(str(saved)).predict(images), found, atol=0)
+    manifest = read_manifest(saved)
+    assert manifest["format"] == 1
+    assert set(manifest["versions"]) >= {"python", "torch", "ddad"}
+    assert manifest["sha256"][UNET] == sha256(saved / UNET)
+
+
+def test_float16_halves_the_files_and_hardly_changes_a_score(
+        fitted, fitted_folder, images, found, tmp_path):
+    half = tmp_path / "half"
+    fitted.save_pretrained(half, torch.float16)
+    loaded = load(half)
+    assert loaded.networks.unet.dtype == torch.float32
+    assert next(loaded.networks.phi.parameters()).dtype == torch.float32
+    short = loaded.predict(images)
+    assert (short.score - found.score).abs().max() < 0.03 * found.score.abs().max()
+    assert (short.distance - found.distance).abs().max() < 0.02
+    size = lambda folder, name: (folder / name).stat().st_size
+    for name in (UNET, STATE):
+        assert size(half, name) < 0.6 * size(fitted_folder, name)
+    # the bins' edges stay exact, and the one saved is as it was
+    assert load_file(half / STATE)["distances"].dtype == torch.float32
+    assert next(fitted.networks.unet.parameters()).dtype == torch.float32
+
+
+# --- networks that it does not bring --------------------------------------------------
+
+def test_a_detector_with_resnet_features_and_a_given_autoencoder(tmp_path, images):
+    resnet, folder = tmp_path / "resnet", tmp_path / "model"
+    tiny_resnet(resnet)
+    settings = tiny(features=str(resnet), vae="given")
+    one = Detector.fit(good_images(12), settings, device="cpu", vae=tiny_vae())
+    shutil.rmtree(resnet)                   # the saved detector brings its own
+    one.save_pretrained(folder)
+    ask = "model was made with the autoencoder 'given'.*pass it as vae"
+    with pytest.raises(ModelError, match=ask):
+        load(folder)
+    again = load(folder, vae=tiny_vae())
+    close(again.predict(images), one.predict(images), atol=0)
+
+
+MINE = """from pathlib import Path
+from ddad.networks.autoencoders import PixelSpace
+def make():
+    Path({!r}).touch()
+    return PixelSpace()
+"""
+
+
+def test_a_recorded_python_file_is_not_run_on_load(fitted, tmp_path, images):
+    ran, file, folder = (tmp_path / name for name in ("ran", "mine.py", "model"))
+    file.write_text(MINE.format(str(ran)))
+    own = f"{file}:make"
+    one = Detector.fit(good_images(12), tiny(vae=own, tune_epochs=0), device="cpu",
+                       unet=fitted.networks.unet)
+    one.save_pretrained(folder)
+    ran.unlink()
+    with pytest.raises(ModelError, match="mine.py:make.*pass it as vae"):
+        load(folder)
+    assert not ran.exists()
+    found = load(folder, vae=PixelSpace()).predict(images)
+    close(found, one.predict(images), atol=0)
+    manifest = read_manifest(folder)
+    manifest["settings"]["train_vae"] = own
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    load(folder, vae=PixelSpace())
+    assert not ran.exists()
+
+
+# --- writing --------------------------------------------------------------------------
+
+def test_a_foreign_folder_is_not_overwritten(fitted, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"x")
+    foreign = "photos holds something that is no saved detector"
+    with pytest.raises(FileExistsError, match=foreign):
+        fitted.save_pretrained(folder)
+    assert [p.name for p in folder.iterdir()] == ["holiday.jpg"]
+    assert [p.name for p in tmp_path.iterdir()] == ["photos"]
+    new, empty = tmp_path / "a" / "new" / "folder", tmp_path / "empty"
+    empty.mkdir()
+    for free in (new, empty):
+        fitted.save_pretrained(free)
+        assert read_manifest(free)
+
+
+def test_what_lies_beside_a_detector_is_not_deleted(fitted, saved):
+    (saved / "notes.txt").write_text("x")
+    beside = "holds notes.txt beside a detector, and saving would delete it"
+    with pytest.raises(FileExistsError, match=beside):
+        fitted.save_pretrained(saved)
+    assert (saved / "notes.txt").exists() and load(saved)
+
+
+@pytest.mark.parametrize("where", ["save_file", "versions"])
+def test_nothing_is_lost_when_saving_fails(fitted, saved, monkeypatch, where):
+    def fails(*_, **__):
+        raise OSError("no space left on device")
+
+    def files():
+        return {path: sha256(path) for path in saved.rglob("*") if path.is_file()}
+
+    other, before = fitted.under(fitted.settings.change(lam=0.1)), files()
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_model, where, fails)
+        with pytest.raises(OSError, match="no space"):
+            other.save_pretrained(saved)
+    assert files() == before and load(saved).settings.lam == fitted.settings.lam
+    # what the failure left does not stand in the way
+    other.save_pretrained(saved)
+    assert load(saved).settings.lam == 0.1
+    assert [p.name for p in saved.parent.iterdir()] == ["model"]

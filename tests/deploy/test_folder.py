@@ -1,0 +1,104 @@
+"""Detection on a folder of images, by a detector that sees nothing but brightness."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import save_picture, tiny
+from PIL import Image
+
+from ddad.deploy.folder import inspect
+from ddad.detector import Prediction
+
+SIZE = 64
+
+
+class Brightness:
+    """Scores an image by its mean level; notes how many it was given."""
+
+    def __init__(self, threshold=0.5, **changes):
+        self.settings, self.record = tiny(**changes), {}
+        self.threshold, self.given = threshold, []
+
+    def predict(self, images):
+        self.given.append(len(images))
+        score = (images.mean((1, 2, 3)) + 1) / 2
+        A = score[:, None, None].expand(-1, SIZE, SIZE)
+        step = torch.full((len(images),), 20)
+        return Prediction(score, A, A, A, images, step, step // 10, score)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    levels = [0.0, 0.2, 0.4, 0.6, 0.8]
+    return [
+        save_picture(tmp_path / "images" / f"{i}.png", torch.full((3, SIZE, SIZE), v))
+        for i, v in enumerate(levels)
+    ]
+
+
+def lines_of(out):
+    return [json.loads(line) for line in (out / "results.jsonl").open(encoding="utf-8")]
+
+
+def test_a_line_a_map_and_an_overlay_each(paths, tmp_path):
+    detector, out = Brightness(threshold=0.75), tmp_path / "out"
+    lines = inspect(detector, paths, out, batch=2)
+    assert detector.given == [2, 2, 1] and lines == lines_of(out)
+    assert [line["image"] for line in lines] == list(map(str, paths))
+    assert [line["anomalous"] for line in lines] == [False, False, False, True, True]
+    for line in lines:
+        assert line["score"] == pytest.approx(line["distance"]) and line["bin"] == 2
+        A = np.asarray(Image.open(out / "maps" / f"{line['map']}.png")).astype(int)
+        level = line["score"] / (2 * line["threshold"]) * 65535
+        assert abs(A - level).max() <= 1 and A.shape == (SIZE, SIZE)
+    files = {path.stem for path in (out / "overlays").iterdir()}
+    assert files == {line["map"] for line in lines}
+
+
+def test_what_is_done_is_not_done_again_unless_the_file_has_changed(paths, tmp_path):
+    out = tmp_path / "out"
+    before = inspect(Brightness(), paths[:3], out)
+    save_picture(paths[1], torch.full((3, SIZE, SIZE), 0.9))
+    again = Brightness()
+    lines = {line["image"]: line for line in inspect(again, paths, out)}
+    assert again.given == [3] and len(lines) == len(lines_of(out)) == 5
+    assert lines[str(paths[0])] == before[0] and lines[str(paths[2])] == before[2]
+    assert lines[str(paths[1])]["map"] == before[1]["map"]
+    assert lines[str(paths[1])]["score"] > before[1]["score"]
+    assert len({line["map"] for line in lines.values()}) == 5
+
+
+def test_an_image_that_cannot_be_read_gets_a_line_and_stops_nothing(paths, tmp_path):
+    paths[2].write_bytes(b"no image")
+    lines = inspect(Brightness(), paths, tmp_path / "out")
+    assert [set(line) == {"image", "error"} for line in lines] == 4 * [False] + [True]
+    assert "2.png" in lines[-1]["error"]
+    [refused] = inspect(Brightness(), [paths[2]], tmp_path / "other")
+    assert refused == lines[-1]
+
+
+def test_a_range_of_all_images_takes_them_as_one_batch(paths, tmp_path):
+    detector = Brightness(map_range="test")
+    for _ in range(2):
+        assert len(inspect(detector, paths, tmp_path / "out", batch=2)) == 5
+    assert detector.given == [5, 5]
+
+
+def test_without_a_threshold_nothing_is_called_anomalous(paths, tmp_path):
+    lines = inspect(Brightness(threshold=None), paths, tmp_path / "out", maps="npy")
+    assert {line["anomalous"] for line in lines} == {None}
+    A = np.load(tmp_path / "out" / "maps" / f"{lines[0]['map']}.npy")
+    assert A.dtype == np.float32 and A[0, 0] == pytest.approx(lines[0]["score"])
+
+
+def test_refuses_results_of_another_detector(paths, tmp_path):
+    inspect(Brightness(), paths[:1], tmp_path / "out")
+    for other in (dict(threshold=0.6), dict(lam=0.1)):
+        with pytest.raises(FileExistsError, match="results of another detector"):
+            inspect(Brightness(**other), paths, tmp_path / "out")
+    with pytest.raises(FileExistsError, match="maps of another kind"):
+        inspect(Brightness(), paths, tmp_path / "out", maps="npy")
+    with pytest.raises(FileExistsError, match="is a file; give a folder"):
+        inspect(Brightness(), paths, paths[0])
+    assert len(lines_of(tmp_path / "out")) == 1

@@ -1,0 +1,34 @@
+"""Held-out images like the training images pass; others are told of."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+from ddad.evaluation.held_out import compare_distances
+
+
+def distances(n, shift=0.0, seed=0):
+    draws = torch.Generator().manual_seed(seed)
+    return 1 + shift + 0.1 * torch.randn(n, generator=draws)
+
+
+def test_alike():
+    held_out, training = distances(20), distances(80, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = compare_distances(held_out, training)
+    expected = ks_2samp(held_out.numpy(), training.numpy())
+    assert found == {
+        "ks": expected.statistic, "p": expected.pvalue, "alike": True,
+        "median_held_out": np.median(held_out), "median_training": np.median(training),
+    }
+
+
+def test_unlike_is_told_of_where_the_package_is_called():
+    with pytest.warns(UserWarning, match="unlike the 80 training images") as told:
+        found = compare_distances(distances(20, shift=0.5), distances(80, seed=1))
+    assert told[0].filename == __file__ and "is 1.537," in str(told[0].message)
+    assert not found["alike"] and found["p"] < 1e-3

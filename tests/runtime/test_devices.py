@@ -1,0 +1,33 @@
+"""Where the networks compute, and how much memory that took."""
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ddad.runtime.devices import pick_device
+
+
+@pytest.mark.skipif(sys.platform != "linux",
+                    reason="getrusage is all there is elsewhere")
+def test_a_process_is_not_charged_for_what_its_parent_held():
+    held = bytearray(b"1") * 700_000_000
+    code = ("from types import SimpleNamespace\n"
+            "from ddad.runtime.devices import peak_memory\n"
+            "print(peak_memory(SimpleNamespace(type='cpu')))")
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                           check=True)
+    assert 1e6 < int(child.stdout) < 5e8 < len(held)     # torch alone is 2e8 of it
+
+
+def test_devices_by_name():
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["tpu", "cuda:0", "cuda:99", "cpux", "cpu:x", "cpu:1"])
+def test_a_device_that_this_machine_lacks(name):
+    if name == "cuda:0" and torch.cuda.is_available():
+        pytest.skip("it has one")
+    with pytest.raises(ValueError, match=f"device '{name}' is not available"):
+        pick_device(name)
