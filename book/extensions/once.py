@@ -1,11 +1,16 @@
-"""Sphinx adds thebe's scripts to a page twice, an error in the browser's console; no page here runs code, so they are left out."""
+"""Leaves thebe's scripts out of every page.
+
+Sphinx adds them twice, an error in the browser's console, and no page here runs code.
+"""
 
 
 def leave_out(app, page, template, context, doctree):
     def of_thebe(script) -> bool:
-        return "thebe" in (str(getattr(script, "filename", script)) + str(getattr(script, "attributes", ""))).lower()
+        address = str(getattr(script, "filename", script))
+        return "thebe" in (address + str(getattr(script, "attributes", ""))).lower()
 
-    context["script_files"] = [script for script in context.get("script_files", []) if not of_thebe(script)]
+    scripts = context.get("script_files", [])
+    context["script_files"] = [one for one in scripts if not of_thebe(one)]
 
 
 def setup(app):

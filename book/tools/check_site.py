@@ -1,9 +1,12 @@
-"""Opens every page of the built site in headless Chromium, wide and as on a phone, light and dark: figures and their captions' contrast, mathematics,
-console, requests, sliders.
+"""Opens every page of the built site in headless Chromium, wide and as on a phone.
 
-    python book/check_site.py [--pictures FOLDER]
+    python book/tools/check_site.py [--pictures FOLDER]
 
-Needs `make book` first, and Chromium with its driver (Debian and Ubuntu: apt-get install chromium chromium-driver).
+Light and dark, each page must load all it shows and ask no other host, set its
+mathematics, keep its console clean, move its sliders, keep captions readable, and stay
+within the screen. At 1280 px no code, printed output or table of a cell may scroll
+sideways. Needs `make book` first, and Chromium with its driver (Debian and Ubuntu:
+apt-get install chromium chromium-driver).
 """
 import argparse
 import base64
@@ -19,83 +22,166 @@ from pathlib import Path
 
 from check_pages import SITE, contents
 
-WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
-LOOK = """
-const broken = [...document.images].filter(i => i.currentSrc && (!i.complete || i.naturalWidth == 0)).map(i => i.currentSrc.slice(0, 80));
-const raw = [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length;
+WIDE, PHONE = 1280, 390
+WIDTHS, SCHEMES = (WIDE, PHONE), ("light", "dark")
+FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
+         "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--hide-scrollbars")
+LOOK = r"""
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const article = document.querySelector('article') || document.body;
-const wide = [...article.querySelectorAll('img, figure, table, pre, mjx-container')].filter(e => e.getBoundingClientRect().right > innerWidth + 1
-  && ![...ancestors(e)].some(a => ['auto', 'scroll', 'hidden'].includes(getComputedStyle(a).overflowX))).map(e => e.outerHTML.slice(0, 80));
-function* ancestors(e) { while (e && e !== document.body) { yield e; e = e.parentElement; } }
-const still = [...document.querySelectorAll('figure.ddad-frames')].filter(figure => {
-  const input = figure.querySelector('input'), before = figure.querySelector('img').style.transform;
+function* ancestors(e) {
+  while (e && e !== document.body) { yield e; e = e.parentElement; }
+}
+const broken = [...document.images]
+  .filter(i => i.currentSrc && (!i.complete || i.naturalWidth == 0))
+  .map(i => i.currentSrc.slice(0, 80));
+const raw = all('.math').filter(m => !m.querySelector('mjx-container')).length;
+
+const held = e => [...ancestors(e)].some(
+  a => ['auto', 'scroll', 'hidden'].includes(getComputedStyle(a).overflowX));
+const wide = all('img, figure, table, pre, mjx-container', article)
+  .filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !held(e))
+  .map(e => e.outerHTML.slice(0, 80));
+
+// Code and outputs that scroll sideways: wider than the space that they are given, or
+// than that of an element that holds them.
+const scrolls = e => e.scrollWidth > e.clientWidth + 1
+  && getComputedStyle(e).overflowX !== 'visible';
+const longest = e => e.textContent.split('\n')
+  .reduce((a, b) => b.length > a.length ? b : a, '').slice(0, 100);
+const shown = 'div.cell_input pre, div.cell_output pre, div.highlight pre, '
+  + 'div.cell_output table';
+const folded = all('details:not([open])', article);
+folded.forEach(e => { e.open = true; });
+const sideways = all(shown, article)
+  .filter(e => e.scrollWidth > e.clientWidth + 1 || [...ancestors(e)].some(scrolls))
+  .map(longest);
+folded.forEach(e => { e.open = false; });
+
+const still = all('figure.ddad-frames').filter(figure => {
+  const input = figure.querySelector('input'), image = figure.querySelector('img');
+  const before = image.style.transform;
   if (input.max == 0) return false;
   input.value = input.value == 0 ? 1 : 0;
   input.dispatchEvent(new Event('input'));
-  return figure.querySelector('img').style.transform == before;
+  return image.style.transform == before;
 }).length;
-const luminance = colour => colour.match(/[0-9.]+/g).slice(0, 3).map(v => v / 255).map(v => v > 0.04045 ? ((v + 0.055) / 1.055) ** 2.4 : v / 12.92)
+
+// WCAG 2.1, contrast (minimum)
+const linear = v => v > 0.04045 ? ((v + 0.055) / 1.055) ** 2.4 : v / 12.92;
+const luminance = colour => colour.match(/[0-9.]+/g).slice(0, 3)
+  .map(v => linear(v / 255))
   .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
-const ground = e => [...ancestors(e), document.body].map(a => getComputedStyle(a).backgroundColor).find(c => !/, 0\\)$/.test(c))
+const ground = e => [...ancestors(e), document.body]
+  .map(a => getComputedStyle(a).backgroundColor).find(c => !/, 0\)$/.test(c))
   || 'rgb(255, 255, 255)';
-const faint = [...article.querySelectorAll('figcaption')].filter(e => {
+const faint = all('figcaption', article).filter(e => {
   const pair = [luminance(getComputedStyle(e).color), luminance(ground(e))];
-  return Math.max(...pair) / Math.min(...pair) < 4.5;                // WCAG 2.1, contrast (minimum)
+  return Math.max(...pair) / Math.min(...pair) < 4.5;
 }).length;
-return {broken, raw, wide, still, faint};
+return {broken, raw, wide, sideways, still, faint};
 """
 
 
 def browser():
-    """Headless Chromium that logs its console and its requests; RuntimeError that says what to install."""
+    """Headless Chromium that logs its console and requests; RuntimeError without it."""
     from selenium import webdriver
     driver = shutil.which("chromedriver")
     if driver is None:
-        raise RuntimeError("no chromedriver here: install Chromium and its driver (Debian, Ubuntu: apt-get install chromium chromium-driver)")
+        raise RuntimeError("no chromedriver here: install Chromium and its driver "
+                           "(Debian, Ubuntu: apt-get install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-                 "--disable-component-update", "--disable-sync", "--hide-scrollbars"):
+    for flag in FLAGS:
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    logged = {"browser": "ALL", "performance": "ALL"}
+    options.set_capability("goog:loggingPrefs", logged)
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
 
 
-def visit(driver, address: str, host: str) -> list[str]:
-    """What is wrong with one page."""
-    driver.get(address)
-    for _ in range(50):                                                # mathematics is set after the page has loaded
+def screen(driver, width: int, scheme: str, height: int = 900) -> None:
+    """Pages are shown on a screen of this width from now on, light or dark."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                           size | {"mobile": width < 600})
+    wanted = {"name": "prefers-color-scheme", "value": scheme}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [wanted]})
+
+
+def look(driver) -> dict:
+    """What LOOK finds on the page, once all of it is there."""
+    for _ in range(50):                      # mathematics is set after the page loads
         found = driver.execute_script(LOOK)
         if not found["raw"] and not found["broken"]:
             break
         time.sleep(0.1)
-    said = [f"picture does not load: {source}" for source in found["broken"]] + [f"too wide: {element}" for element in found["wide"]]
-    said += [f"{found['faint']} captions hard to read"] * bool(found["faint"])
-    said += [f"{found['raw']} formulas not set"] * bool(found["raw"]) + [f"{found['still']} sliders do nothing"] * bool(found["still"])
-    said += [f"console: {entry['message'][:200]}" for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    return found
+
+
+def visit(driver, address: str, host: str, width: int) -> list[str]:
+    """What is wrong with one page."""
+    driver.get(address)
+    found = look(driver)
+    said = [f"picture does not load: {source}" for source in found["broken"]]
+    said += [f"too wide: {element}" for element in found["wide"]]
+    if width == WIDE:
+        said += [f"scrolls sideways: {line}" for line in found["sideways"]]
+    for name, words in (("faint", "captions hard to read"), ("raw", "formulas not set"),
+                        ("still", "sliders do nothing")):
+        said += [f"{found[name]} {words}"] * bool(found[name])
+    return said + complaints(driver) + strangers(driver, host)
+
+
+def complaints(driver) -> list[str]:
+    """What the console says since it was last read."""
+    return [f"console: {entry['message'][:200]}" for entry in driver.get_log("browser")
+            if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def strangers(driver, host: str) -> list[str]:
+    """The requests to other hosts since they were last read."""
+    said, own = [], (host, "data:", "blob:", "chrome", "about:")
     for entry in driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]
         if message["method"] == "Network.requestWillBeSent":
             url = message["params"]["request"]["url"]
-            if not url.startswith((host, "data:", "blob:", "chrome", "about:")):
-                said.append(f"asks {url[:80]}")
+            said += [f"asks {url[:80]}"] * (not url.startswith(own))
     return said
 
 
 def whole_page(driver, width: int) -> bytes:
     """A PNG of the page from its top to its end, at most 16000 pixels high."""
-    height = min(16000, driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]["height"])
+    metrics = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})
+    height = min(16000, metrics["cssContentSize"]["height"])
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})["data"])
+    wanted = {"captureBeyondViewport": True, "clip": clip}
+    shot = driver.execute_cdp_cmd("Page.captureScreenshot", wanted)
+    return base64.b64decode(shot["data"])
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def serve(folder: Path, handler=Quiet) -> str:
+    """Serves the folder until the program ends; the address."""
+    made = functools.partial(handler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), made)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def options_of(doc: str, pictures: str) -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--pictures", type=Path, help=pictures)
+    return options.parse_args()
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--pictures", type=Path, help="folder for a picture of every page")
-    given = options.parse_args()
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(SITE)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host, failed = f"http://127.0.0.1:{server.server_port}", False
+    given = options_of(__doc__, "folder for a picture of every page")
+    host, failed = serve(SITE), False
     try:
         driver = browser()
     except RuntimeError as error:
@@ -103,15 +189,15 @@ def main() -> int:
         return 2
     for name in contents():
         for width, scheme in product(WIDTHS, SCHEMES):
-            screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-            driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-            said = visit(driver, f"{host}/{name}.html", host)
-            print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"), flush=True)
+            screen(driver, width, scheme)
+            said = visit(driver, f"{host}/{name}.html", host, width)
+            print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
+                  flush=True)
             failed |= bool(said)
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
-                (given.pictures / f"{Path(name).name}_{width}_{scheme}.png").write_bytes(whole_page(driver, width))
+                shot = given.pictures / f"{Path(name).name}_{width}_{scheme}.png"
+                shot.write_bytes(whole_page(driver, width))
     driver.quit()
     return int(failed)
 
