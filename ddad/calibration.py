@@ -5,7 +5,7 @@ The paper's constants belong to Stable Diffusion's autoencoder and its own U-Net
 Another latent space has another scale, and a step that reconstructs a part there may
 not be enough here. So every candidate is tried on good images that training never saw
 and on copies of them with synthetic defects of known place, and the best mean of image
-AUROC and PRO is taken.
+AUROC and PRO is taken. The threshold is not chosen here: see `Detector.set_ranges`.
 """
 from __future__ import annotations
 

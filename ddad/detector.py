@@ -12,25 +12,17 @@ from torch import Tensor
 
 from . import anomaly_map as maps
 from . import saved_model
-from .calibration import choose, enough
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
-from .evaluation.held_out import compare_distances
-from .fine_tuning import fine_tune
 from .latent_projection import LatentProjection, draw
 from .networks.autoencoders import load_vae, scaling_factor
-from .networks.features import load_features
-from .noise_predictor import alpha_bar, build_unet, q_sample
+from .noise_predictor import alpha_bar, q_sample
 from .runtime import processes
 from .runtime.adapter import Networks, expect
 from .runtime.batches import in_batches
-from .runtime.checkpoints import kept_latents
 from .runtime.devices import pick_device
-from .runtime.errors import ModelError, SettingsError
-from .runtime.latent_cache import encode_all
-from .runtime.stages import Stages
+from .runtime.errors import ModelError
 from .scaled_denoising import call_every, scaled_denoising, timesteps
-from .settings import PHI, Settings, preset, shaping
-from .training import enough_to_train, hold_out, train_noise_predictor
+from .settings import Settings
 
 TOGETHER = 256                                      # maps that are weighed at once
 
@@ -82,84 +74,11 @@ class Detector:
     def device(self) -> torch.device:
         return self.networks.device
 
-    # --- learning one product
-
     @classmethod
-    def fit(cls, images: Tensor, settings: Settings | None = None, *,
-            held_out: Tensor | None = None, device: str = "auto", vae=None, unet=None,
-            phi=None, calibrate: bool = False, checkpoint: Path | None = None
-            ) -> Detector:
-        """Learn one product from its good images (N, 3, H, W) in [-1, 1].
-
-        held_out: good images for ranges, threshold and calibration; else a share of
-        `images` is kept back. vae, unet, phi: networks in place of those the settings
-        name; a given unet is not trained. calibrate: choose constants (`calibration`)
-        before phi is fine-tuned. checkpoint: where the training's state is kept, and a
-        later call goes on from. Several processes, given the same images, share out the
-        training and end alike. Warns of held-out images unlike the others. Raises
-        SettingsError, BackboneError, WriteError, and ValueError for too few images.
-        """
-        s, device = settings or preset(), pick_device(device)
-        train, good = hold_out(images, s, held_out)
-        enough_to_train(train, s.neighbours)
-        if calibrate:
-            enough(good)
-        if vae is not None and s.vae == Settings.vae:
-            s = s.change(vae="given")   # an object of which the settings know no name
-        stages = Stages(device)
-        # features first: a name that cannot be had is told of before the training
-        phi = load_features(s) if phi is None else phi
-        self = cls(s, Networks(load_vae(s.vae) if vae is None else vae, unet, phi,
-                               device, s.precision))
-        source = "a share of the images" if held_out is None else "images given"
-        self.record = {
-            "seconds": stages.seconds, "peak_memory": stages.peak_memory,
-            "held_out_from": source, "images": len(train) + len(good),
-            "held_out": len(good)}
-        z0 = self._encode(train, checkpoint)
-        stages.done("encode")
-        if unet is None:
-            self._train(train, z0, checkpoint)
-            stages.done("train")
-        self._conclude(train, good, z0, calibrate, stages)
-        return self
-
-    def _encode(self, images: Tensor, checkpoint: Path | None) -> tuple:
-        """Posterior mean and deviation of the images' latents, each encoded once."""
-        keep = checkpoint and kept_latents(checkpoint)
-        return encode_all(self.projection, self.networks, images, keep)
-
-    def _train(self, train: Tensor, z0: tuple, checkpoint: Path | None) -> None:
-        s, networks = self.settings, self.networks
-        if s.train_vae:                                 # row 11
-            other = Networks(load_vae(s.train_vae), None, networks.phi, self.device,
-                             s.precision)
-            source = Detector(s, other)._encode(train, checkpoint)
-        else:
-            source = z0
-        torch.manual_seed(s.seed)                       # the U-Net's initial weights
-        unet = build_unet(s, z0[0].shape[1], z0[0].shape[-1])
-        self.record["training"] = train_noise_predictor(unet, *source, s, self.device,
-                                                        checkpoint)
-        networks.place_unet(unet)
-
-    def _conclude(self, train: Tensor, good: Tensor, z0: tuple, calibrate: bool,
-                  stages: Stages) -> None:
-        """What follows the training: calibration, fine-tuning, memory bank, ranges."""
-        if calibrate:
-            self.set_memory_bank(train)
-            chosen, (table,) = processes.from_main(choose([(self, good)]))
-            self.settings = self.settings.change(**chosen)
-            self.record["calibration"] = table
-            stages.done("calibrate")
-        phi, reconstruct = self.networks.phi, self._reconstruct_rows(*z0)
-        self.record["tune_loss"] = fine_tune(phi, train, reconstruct, self.settings)
-        processes.copy_weights(phi)
-        stages.done("fine-tune")
-        self.set_memory_bank(train)
-        found = self.set_ranges(good)
-        self.record["held_out_distances"] = found and self._alike(found.distance)
-        stages.done("bank, ranges, threshold")
+    def fit(cls, images: Tensor, settings: Settings | None = None, **how) -> Detector:
+        """Learn one product from its good images: see `training.fit`."""
+        from .training import fit  # inference needs nothing of the training
+        return fit(images, settings, **how)
 
     def set_memory_bank(self, train: Tensor) -> None:
         """From the good images (N, 3, H, W) that were trained on."""
@@ -190,57 +109,12 @@ class Detector:
         s = self.settings
         return feature(phi_x0[s.neighbour_stage - 1], s.neighbour_pool)
 
-    def _reconstruct_rows(self, mean: Tensor, std: Tensor | None):
-        """For fine-tuning: rows, T_hat, start -> x0_hat."""
-        s = self.settings
-        draws = torch.Generator().manual_seed(s.seed + 1)
-
-        def reconstruct(rows: Tensor, T_hat: Tensor, start: Tensor) -> Tensor:
-            deviation = None if std is None else std[rows]
-            z0 = draw(mean[rows], deviation, s.posterior, draws).to(self.device)
-            eps = torch.randn(z0.shape, generator=draws) if s.noise else None
-            # static: the official code fine-tunes with its static sampler (row 6)
-            z0_hat = self.denoise(z0, T_hat, start=start, eps=eps, static=True)
-            return self.projection.decode(z0_hat, s.clamp)
-        return reconstruct
-
-    def _alike(self, d: Tensor) -> dict:
-        """Whether held-out images' d (M,) are spread as the training images' own."""
-        bank, s = self.memory_bank, self.settings
-        own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
-        return compare_distances(d, own.distances)
-
     def under(self, settings: Settings) -> Detector:
         """The same networks and training images under other settings."""
         other = copy(self)
         networks = self.networks.at(settings.precision)
         other.settings, other.networks = settings, networks
         other.projection = replace(self.projection, E=networks.E, D=networks.D)
-        return other
-
-    def adapt(self, images: Tensor, settings: Settings,
-              held_out: Tensor | None = None) -> Detector:
-        """The same networks under other settings, with memory bank, ranges and
-        threshold made anew from the images they were trained on.
-
-        Warns of held-out images unlike those. Raises SettingsError for a setting that
-        the networks were trained with: it needs a new training.
-        """
-        trained = [name for name in shaping(PHI)
-                   if getattr(settings, name) != getattr(self.settings, name)]
-        if trained:
-            raise SettingsError(f"setting {', '.join(trained)}: the networks were "
-                                "trained with another value; train anew instead")
-        train, good = hold_out(images, settings, held_out)
-        other = self.under(settings)
-        other.set_memory_bank(train)
-        other.set_ranges(good)
-        seen = None
-        if len(good):
-            # against the images that the networks saw, which tells another product
-            K = self.settings.neighbours
-            seen = self._alike(self.memory_bank.distance(self.features(good), K))
-        other.record = self.record | {"held_out_distances": seen}
         return other
 
     # --- the method, in the order data flows

@@ -70,6 +70,7 @@ class Settings(Choices):
     unet_heads: int = trained(
         0, "attention heads at every level; 0 gives heads of 32 channels", row="12",
         bounds=(0, 32))
+    # plain: a checkpoint states its steps, and a finished network serves under others
     train_length: str = setting("3000 steps", "N steps or N epochs", row="-")
     train_batch: int = trained(
         16, "images in a training step", row="-", bounds=(1, 4096))
@@ -159,8 +160,8 @@ class Settings(Choices):
         bounds=(0.1, 100))
     align_corners: bool = setting(False, "how maps are upsampled", row="-")
     threshold: str = setting(
-        "quantile", "of held-out good scores, or youden on the test labels", row="20",
-        choices=("quantile", "youden"))
+        "quantile", "of held-out good scores; or youden: the best on the test labels, "
+        "found by `evaluate`", row="20", choices=("quantile", "youden"))
     quantile: float = setting(0.95, "of those scores", bounds=(0, 1))
     pro: str = setting(
         "exact", "PRO from every score, or from 200 thresholds", row="18",

@@ -1,4 +1,5 @@
-"""Training, one loop for eps_theta and for an autoencoder.
+"""Training: one loop for eps_theta and for an autoencoder, and `fit`, which takes one
+product's good images through all that a detector learns from them.
 
 Every draw of step i comes from a generator seeded by (seed, i), so a resumed run needs
 no generator's state: on a CPU it ends with the same weights as one that was never
@@ -15,14 +16,24 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from .calibration import choose, enough
+from .detector import Detector
+from .dynamic_noise import MemoryBank
+from .evaluation.likeness import compare_distances
+from .fine_tuning import fine_tune
 from .latent_projection import draw
-from .noise_predictor import alpha_bar, epsilon_loss
+from .networks.autoencoders import load_vae
+from .networks.features import load_features
+from .noise_predictor import alpha_bar, build_unet, epsilon_loss
 from .runtime import processes
-from .runtime.adapter import mixed
-from .runtime.checkpoints import Checkpoint
+from .runtime.adapter import Networks, trainable
+from .runtime.checkpoints import Checkpoint, kept_latents
+from .runtime.devices import pick_device
 from .runtime.errors import SettingsError
 from .runtime.graphs import gradients
-from .settings import EPS_THETA, Settings, shaping
+from .runtime.latent_cache import encode_all
+from .runtime.stages import Stages
+from .settings import EPS_THETA, PHI, Settings, preset, shaping
 
 
 def hold_out(images: Tensor, settings: Settings,
@@ -38,14 +49,6 @@ def hold_out(images: Tensor, settings: Settings,
     keep = torch.ones(len(images), dtype=torch.bool)
     keep[order[: round(len(images) * settings.held_out)]] = False
     return images[keep], images[~keep]
-
-
-def enough_to_train(train: Tensor, neighbours: int) -> None:
-    """ValueError for fewer than K + 1 training images."""
-    if len(train) < neighbours + 1:
-        raise ValueError(
-            f"{len(train)} training images are fewer than neighbours + 1 = "
-            f"{neighbours + 1}; add good images, or lower neighbours or held_out")
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
@@ -114,29 +117,160 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
     """
     s, abar, unet = settings, alpha_bar(settings, device), unet.to(device)
     mean, std = mean.to(device), None if std is None else std.to(device)
-    B, P = s.train_batch, processes.count()
-    if B < P:
-        raise SettingsError(f"setting train_batch: {B} is less than the {P} processes; "
-                            "raise it or start fewer processes")
-    network, launched = processes.prepare(unet)
-    first, end = processes.share(B)
-    weight = (end - first) * P / B      # makes the mean over the processes the batch's
-
-    def eps_theta(z_t: Tensor, t: Tensor) -> Tensor:
-        with mixed(device, s.train_precision):
-            return network(z_t, t).sample.float()
+    eps_theta, launched = trainable(unet, device, s.train_precision)
 
     def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
-        rows = torch.randint(len(mean), (B,), generator=draws).to(device)
+        rows = torch.randint(len(mean), (s.train_batch,), generator=draws).to(device)
         deviation = None if std is None else std[rows]
         z0 = draw(mean[rows], deviation, s.posterior, draws)
         t = torch.randint(s.timesteps, (len(z0),), generator=draws).to(device)
         eps = torch.randn(z0.shape, generator=draws).to(device)
-        return z0[first:end], t[first:end], eps[first:end]
+        return z0, t, eps
 
     def loss_of(z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        return weight * epsilon_loss(eps_theta, z0, t, eps, abar)
+        return epsilon_loss(eps_theta, z0, t, eps, abar)
 
-    steps = s.steps_for(len(mean))
-    record = optimise(unet, batch_at, loss_of, steps, "train eps_theta", s, checkpoint)
+    share = processes.shared(batch_at, loss_of, s.train_batch)
+    record = optimise(unet, *share, s.steps_for(len(mean)), "train eps_theta", s,
+                      checkpoint)
     return record | launched
+
+
+def fit(images: Tensor, settings: Settings | None = None, *,
+        held_out: Tensor | None = None, device: str = "auto", vae=None, unet=None,
+        phi=None, calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
+    """Learn one product from its good images (N, 3, H, W) in [-1, 1].
+
+    held_out: good images for ranges, threshold and calibration; else a share of
+    `images` is kept back. vae, unet, phi: networks in place of those the settings name;
+    a given unet is not trained. calibrate: choose constants (`calibration`) before phi
+    is fine-tuned. checkpoint: where the training's state is kept, and a later call goes
+    on from. Several processes, given the same images, share out the training and end
+    alike. Warns of held-out images unlike the others. Raises SettingsError,
+    BackboneError, WriteError, and ValueError for too few images.
+    """
+    s, device = settings or preset(), pick_device(device)
+    train, good = hold_out(images, s, held_out)
+    _enough(train, good, s, calibrate)
+    if vae is not None and s.vae == Settings.vae:
+        s = s.change(vae="given")       # an object of which the settings know no name
+    stages = Stages(device)
+    # features first: a name that cannot be had is told of before the training
+    phi = load_features(s) if phi is None else phi
+    vae = load_vae(s.vae) if vae is None else vae
+    detector = Detector(s, Networks(vae, unet, phi, device, s.precision))
+    detector.record = {
+        "seconds": stages.seconds, "peak_memory": stages.peak_memory,
+        "held_out_from": "images given" if held_out is not None
+        else "a share of the images",
+        "images": len(train) + len(good), "held_out": len(good)}
+    z0 = _encode(detector, train, checkpoint)
+    stages.done("encode")
+    if unet is None:
+        _train(detector, train, z0, checkpoint)
+        stages.done("train")
+    _conclude(detector, train, good, z0, calibrate, stages)
+    return detector
+
+
+def _enough(train: Tensor, good: Tensor, settings: Settings, calibrate: bool) -> None:
+    """ValueError for too few images."""
+    needed = settings.neighbours + 1
+    if len(train) < needed:
+        raise ValueError(
+            f"{len(train)} training images are fewer than neighbours + 1 = {needed}; "
+            "add good images, or lower neighbours or held_out")
+    if calibrate:
+        enough(good)
+
+
+def _encode(detector: Detector, images: Tensor, checkpoint: Path | None) -> tuple:
+    """Posterior mean and deviation of the images' latents, each encoded once."""
+    keep = checkpoint and kept_latents(checkpoint)
+    return encode_all(detector.projection, detector.networks, images, keep)
+
+
+def _train(detector: Detector, train: Tensor, z0: tuple,
+           checkpoint: Path | None) -> None:
+    """Gives the detector a trained U-Net."""
+    s, networks, source = detector.settings, detector.networks, z0
+    if s.train_vae:                                             # row 11
+        other = Networks(load_vae(s.train_vae), None, networks.phi, networks.device,
+                         s.precision)
+        source = _encode(Detector(s, other), train, checkpoint)
+    torch.manual_seed(s.seed)                                   # its initial weights
+    unet = build_unet(s, z0[0].shape[1], z0[0].shape[-1])
+    detector.record["training"] = train_noise_predictor(
+        unet, *source, s, networks.device, checkpoint)
+    networks.place_unet(unet)
+
+
+def _conclude(detector: Detector, train: Tensor, good: Tensor, z0: tuple,
+              calibrate: bool, stages: Stages) -> None:
+    """What follows: calibration, fine-tuning, memory bank, ranges and threshold."""
+    if calibrate:
+        detector.set_memory_bank(train)
+        chosen, (table,) = processes.from_main(choose([(detector, good)]))
+        detector.settings = detector.settings.change(**chosen)
+        detector.record["calibration"] = table
+        stages.done("calibrate")
+    phi, reconstruct = detector.networks.phi, reconstruct_rows(detector, *z0)
+    detector.record["tune_loss"] = fine_tune(phi, train, reconstruct, detector.settings)
+    processes.copy_weights(phi)
+    stages.done("fine-tune")
+    detector.set_memory_bank(train)
+    found = detector.set_ranges(good)
+    detector.record["held_out_distances"] = found and _alike(detector, found.distance)
+    stages.done("bank, ranges, threshold")
+
+
+def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
+                     ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """For fine-tuning: rows, T_hat, start -> x0_hat of the images whose latents have
+    this posterior mean and deviation (N, C, h, w).
+    """
+    s = detector.settings
+    draws = torch.Generator().manual_seed(s.seed + 1)
+
+    def reconstruct(rows: Tensor, T_hat: Tensor, start: Tensor) -> Tensor:
+        deviation = None if std is None else std[rows]
+        z0 = draw(mean[rows], deviation, s.posterior, draws).to(detector.device)
+        eps = torch.randn(z0.shape, generator=draws) if s.noise else None
+        # static: the official code fine-tunes with its static sampler (row 6)
+        z0_hat = detector.denoise(z0, T_hat, start=start, eps=eps, static=True)
+        return detector.projection.decode(z0_hat, s.clamp)
+    return reconstruct
+
+
+def _alike(detector: Detector, d: Tensor) -> dict:
+    """Whether held-out images' d (M,) are spread as the training images' own."""
+    bank, s = detector.memory_bank, detector.settings
+    own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+    return compare_distances(d, own.distances)
+
+
+def adapt(detector: Detector, images: Tensor, settings: Settings,
+          held_out: Tensor | None = None) -> Detector:
+    """The same networks under other settings, with memory bank, ranges and threshold
+    made anew from the images they were trained on.
+
+    Warns of held-out images unlike those. Raises SettingsError for a setting that the
+    networks were trained with: it needs a new training.
+    """
+    trained = [name for name in shaping(PHI)
+               if getattr(settings, name) != getattr(detector.settings, name)]
+    if trained:
+        raise SettingsError(f"setting {', '.join(trained)}: the networks were trained "
+                            "with another value; train anew instead")
+    train, good = hold_out(images, settings, held_out)
+    other = detector.under(settings)
+    other.set_memory_bank(train)
+    other.set_ranges(good)
+    seen = None
+    if len(good):
+        # against the images that the networks saw, which tells another product
+        K = detector.settings.neighbours
+        d = detector.memory_bank.distance(detector.features(good), K)
+        seen = _alike(detector, d)
+    other.record = detector.record | {"held_out_distances": seen}
+    return other

@@ -1,4 +1,4 @@
-// Maps as colours: matplotlib's "inferno", as ddad/plots.py has it.
+// Maps as colours: matplotlib's "inferno", as ddad/deploy/overlays.py has it.
 
 const INFERNO = [[0, 0, 4], [31, 12, 72], [85, 15, 109], [136, 34, 106], [186, 54, 85], [227, 89, 51], [249, 140, 10], [249, 201, 50], [252, 255, 164]];
 

@@ -1,5 +1,5 @@
 // The detector's four networks, run by ONNX Runtime Web: on the graphics card by WebGPU where the browser can, else by WebAssembly on one
-// thread, since threads need HTTP headers that static hosts do not send. Written by `ddad export`; ddad/export.py states every shape.
+// thread, since threads need HTTP headers that static hosts do not send. Written by `ddad export`; ddad/deploy/export.py states every shape.
 
 /** Downloads everything; onProgress gets the bytes loaded so far and their total. Returns {networks, manifest, arrays, device}. */
 export async function load(base, files, onProgress) {

@@ -44,6 +44,7 @@ def run_train(options: Namespace) -> None:
     from ..detector import Detector
     from ..runtime.checkpoints import fitted
     from ..saved_model import may_hold
+    from ..training import adapt
     given, settings = _start(options)
     images = load_train(options.data, settings)
     held_out = load_held_out(options.data, settings)
@@ -56,7 +57,7 @@ def run_train(options: Namespace) -> None:
 
     def train(checkpoint: Path) -> Detector:
         if given:
-            detector = given.adapt(images, settings, held_out)
+            detector = adapt(given, images, settings, held_out)
         else:
             detector = Detector.fit(images, settings, held_out=held_out,
                                     device=options.device, calibrate=options.calibrate,

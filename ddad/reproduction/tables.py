@@ -9,7 +9,7 @@ from statistics import mean
 import numpy as np
 
 from ..runtime.files import write_text
-from . import figures
+from . import intervals
 from .published import SOURCE
 from .receipts import exact_pro, labels, make_receipt, read_receipt
 
@@ -35,7 +35,7 @@ def against_paper(receipt: dict) -> str:
     head = ["category", "preset", "metric", "paper", "ours", "seeds", "95% interval",
             "difference", "paper in it"]
     rows = []
-    for f in figures.figures(receipt):
+    for f in intervals.figures(receipt):
         spread = "" if f["sd"] is None else f" ± {f['sd']:.3f}"
         known = f["paper"] is not None
         rows.append([f["category"], f["preset"], TITLES[f["metric"]], f["paper"],
@@ -116,7 +116,7 @@ def _one_against_other(receipt: dict, one: str, other: str) -> str:
             values[name], drawn[name] = (np.mean(part, 0) for part in zip(*measured))
             rows.append([category, name, *map(float, values[name])])
         difference, scattered = values[one] - values[other], drawn[one] - drawn[other]
-        with_interval = [figures.interval(d, resampled, "+")
+        with_interval = [intervals.interval(d, resampled, "+")
                          for d, resampled in zip(difference, scattered)]
         plain = [f"{d:+.3f}" for d in difference[len(scattered):]]
         rows.append([category, "difference", *with_interval, *plain])
@@ -129,13 +129,13 @@ def _path_figures(receipt: dict, run: dict, name: str) -> tuple[list[float], lis
     """
     path = run["questions"]["paths"][name]
     score, overlap = path["score"], path["overlap"]
-    thirds = figures.thirds(receipt, run["category"])
+    thirds = intervals.thirds(receipt, run["category"])
     regions_of = (None, *thirds)
     pro = [exact_pro(receipt, run, overlap, None, inside) for inside in regions_of]
     flagged, good = np.array(score) > path["threshold"], labels(receipt, run) == 0
     rates = [flagged[images].mean() for images in (*thirds, good)]
-    drawn = [figures.auroc_resampled(receipt, run, score)]
-    drawn += [figures.pro_resampled(receipt, run, overlap, inside)
+    drawn = [intervals.auroc_resampled(receipt, run, score)]
+    drawn += [intervals.pro_resampled(receipt, run, overlap, inside)
               for inside in regions_of]
     return [path["i_auroc"], *pro, *rates], drawn
 
@@ -153,15 +153,15 @@ def steps(receipt: dict) -> str:
     for category, runs in _asked(receipt).items():
         area = np.array(receipt["test"][category]["area"])
         sized = np.flatnonzero(area > 0)
-        drawn = [index[area[index] > 0] for index in figures.draws(receipt, category)]
+        drawn = [index[area[index] > 0] for index in intervals.draws(receipt, category)]
         for run in runs:
             T_hat = np.array(run["questions"]["paths"]["dynamic steps"]["T_hat"])
             d = np.array(run["images"]["distance"])
             good = np.flatnonzero(labels(receipt, run) == 0)
             rows.append([category, run["seed"], len(sized), len(set(T_hat.tolist())),
                          f"{np.mean(T_hat[good]):.0f}", f"{np.mean(T_hat[sized]):.0f}",
-                         figures.rank(T_hat, area, sized, drawn),
-                         figures.rank(d, area, sized, drawn)])
+                         intervals.rank(T_hat, area, sized, drawn),
+                         intervals.rank(d, area, sized, drawn)])
     return markdown(head, rows)
 
 
@@ -247,5 +247,5 @@ def write_report(out: Path) -> dict:
         says = " ".join(make.__doc__.split())
         parts.append(f"## {name.replace('_', ' ')}\n\n{says}\n\n{make(receipt)}")
     write_text(out / "tables.md", "\n\n".join(parts) + "\n")
-    write_text(out / "figures.csv", figures.as_csv(receipt))
+    write_text(out / "figures.csv", intervals.as_csv(receipt))
     return receipt

@@ -15,6 +15,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
+from . import processes
 from .errors import ModelError
 from .graphs import captured
 
@@ -161,6 +162,18 @@ def _keep_group_norm_exact(vae) -> None:
 
 def _contiguous(module: nn.Module, inputs: tuple) -> tuple:
     return (inputs[0].contiguous(),)
+
+
+def trainable(unet: nn.Module, device: torch.device, precision: str) -> tuple:
+    """eps_theta with gradients, as training calls it, and what to record of several
+    processes: see `processes.prepare`.
+    """
+    network, launched = processes.prepare(unet)
+
+    def eps_theta(z_t: Tensor, t: Tensor) -> Tensor:
+        with mixed(device, precision):
+            return network(z_t, t).sample.float()
+    return eps_theta, launched
 
 
 def expect(what: str, has, needs) -> None:

@@ -10,6 +10,9 @@ not imported.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+from .errors import SettingsError
 
 
 def count() -> int:
@@ -63,6 +66,25 @@ def share(n: int) -> tuple[int, int]:
     ranks, sizes differing by at most one.
     """
     return n * rank() // count(), n * (rank() + 1) // count()
+
+
+def shared(batch_at: Callable, loss_of: Callable, batch: int) -> tuple:
+    """Both, for a batch whose rows the processes share out: each makes the whole batch,
+    takes its own rows, and weighs their loss so that the mean over the processes is the
+    whole batch's. Raises SettingsError for fewer rows than processes.
+    """
+    if batch < count():
+        raise SettingsError(f"setting train_batch: {batch} is less than the {count()} "
+                            "processes; raise it or start fewer processes")
+    first, end = share(batch)
+    weight = (end - first) * count() / batch
+
+    def own_rows(draws) -> tuple:
+        return tuple(part[first:end] for part in batch_at(draws))
+
+    def weighed(*rows):
+        return weight * loss_of(*rows)
+    return own_rows, weighed
 
 
 def prepare(model):
