@@ -12,7 +12,7 @@ LOCK = $$($(BIN)/python -c \
 # Tests run in two processes of one thread each: threads that wait for one another, and
 # spin meanwhile, cost more than they bring.
 ONE_THREAD = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 demo: $(VENV)/dev
 	$(BIN)/ddad demo build/demo
@@ -27,8 +27,8 @@ test-robust: $(VENV)/book
 
 # the lower bounds of pyproject.toml, the part of the tests that needs no book;
 # PYTHON 3.10 or 3.11
-NOT_OLDEST = book robust reproduction/test_runs.py reproduction/test_receipts.py \
-	reproduction/test_tables.py
+NOT_OLDEST = book robust test_robust.py reproduction/test_runs.py \
+	reproduction/test_receipts.py reproduction/test_tables.py
 test-oldest: build/oldest/ok
 	$(ONE_THREAD) build/oldest/bin/python -m pytest $(NOT_OLDEST:%=--ignore tests/%)
 

@@ -112,7 +112,7 @@ def test_train_with_what_cannot_be_had(product, tmp_path, refused):
     (["features=nobody/nothing"], "efficientnet-lite0")])
 def test_an_unknown_network_says_what_to_pass_instead(
         product, tmp_path, capsys, monkeypatch, more, hint):
-    monkeypatch.setattr("ddad.detector.train_noise_predictor",
+    monkeypatch.setattr("ddad.training.train_noise_predictor",
                         lambda *a, **k: pytest.fail("trained before it was looked for"))
     assert main(["train", str(product), str(tmp_path / "out"), *CPU, *SET, *more]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]

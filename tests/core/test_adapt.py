@@ -8,24 +8,25 @@ from ddad.cli import main
 from ddad.detector import Detector
 from ddad.runtime.errors import SettingsError
 from ddad.settings import FAST
+from ddad.training import adapt
 
 
 def test_adapt_keeps_the_networks_and_makes_the_rest_anew():
     images, settings = good_images(24), tiny(T_max=250, smallest_bin=5)
     fitted = Detector.fit(images, settings, device="cpu")
-    fast = fitted.adapt(images, settings.change(**FAST))
+    fast = adapt(fitted, images, settings.change(**FAST))
     assert fast.networks.unet is fitted.networks.unet
     assert fast.settings.call_every == 4 and fitted.settings.call_every == 1
     assert fast.threshold != fitted.threshold
     assert torch.equal(fast.memory_bank.y, fitted.memory_bank.y)
-    same = fitted.adapt(images, settings)
+    same = adapt(fitted, images, settings)
     assert same.threshold == fitted.threshold and same.ranges == fitted.ranges
-    other = fitted.adapt(images, settings.change(neighbour_stage=1))
+    other = adapt(fitted, images, settings.change(neighbour_stage=1))
     assert other.memory_bank.y.shape != fitted.memory_bank.y.shape
     with pytest.raises(SettingsError, match="unet_channels.*train anew"):
-        fitted.adapt(images, settings.change(unet_channels=(64,)))
+        adapt(fitted, images, settings.change(unet_channels=(64,)))
     with pytest.warns(UserWarning, match="unlike the .* training images"):
-        fitted.adapt(-images, settings.change(**FAST))
+        adapt(fitted, -images, settings.change(**FAST))
 
 
 def test_train_from_a_detector(product, tmp_path):

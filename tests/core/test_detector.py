@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import close, good_images, same_weights, tiny, tiny_vae
 
-from ddad import detector
+from ddad import detector, training
 from ddad.detector import Detector
 from ddad.networks.autoencoders import PixelSpace
 from ddad.runtime.errors import ModelError
@@ -71,7 +71,7 @@ def test_ranges_and_threshold_come_from_held_out_images_alone(fitted):
 
 def test_too_few_images_say_so_before_training(monkeypatch):
     began = lambda *_: pytest.fail("training began")
-    monkeypatch.setattr(detector, "train_noise_predictor", began)
+    monkeypatch.setattr(training, "train_noise_predictor", began)
     fewer = "3 training images are fewer than neighbours \\+ 1 = 4"
     with pytest.raises(ValueError, match=fewer):
         Detector.fit(good_images(4), tiny(), device="cpu")
@@ -139,7 +139,8 @@ def test_the_zeroed_first_step_is_for_static_runs_only(fitted, monkeypatch):
     z0, T_hat = fitted.projection.posterior(x0), torch.tensor([30])
     for first_step in ("zeroed", "same"):       # fine-tuning counts as static
         other = fitted.under(fitted.settings.change(static_first_step=first_step))
-        other._reconstruct_rows(*z0)(torch.tensor([0]), T_hat, torch.tensor([24]))
+        reconstruct = training.reconstruct_rows(other, *z0)
+        reconstruct(torch.tensor([0]), T_hat, torch.tensor([24]))
         assert seen.pop() is (first_step == "zeroed")
 
 

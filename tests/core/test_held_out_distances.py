@@ -8,7 +8,8 @@ from conftest import good_images, tiny
 
 from ddad.detector import Detector
 from ddad.dynamic_noise import MemoryBank
-from ddad.evaluation.held_out import compare_distances
+from ddad.evaluation.likeness import compare_distances
+from ddad.training import _alike
 
 K = 5
 
@@ -43,7 +44,7 @@ def test_each_training_image_is_compared_without_itself(y, fitted):
         detector = fitted.under(settings)
         detector.memory_bank = MemoryBank.fit(y[:90], K, own)
         d = detector.memory_bank.distance(y[90:], K)
-        found.append(detector._alike(d))
+        found.append(_alike(detector, d))
     assert found[0] == found[1] and found[0]["alike"]
     assert not torch.equal(detector.memory_bank.distances,
                            MemoryBank.fit(y[:90], K).distances)

@@ -2,6 +2,8 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ PAPER = ("latent_projection", "noise_predictor", "dynamic_noise", "scaled_denois
 CORE = (*PAPER, "settings", "training", "calibration", "detector", "saved_model",
         "__init__", "__main__")
 # what the rest of the core may use of the rooms, and what a room may use of the package
-ROOMS = ("networks", "runtime", "evaluation.metrics", "evaluation.held_out",
+ROOMS = ("networks", "runtime", "evaluation.metrics", "evaluation.likeness",
          "synthetic.defects", "cli")
 BELOW = {"runtime": ("runtime",), "networks": ("networks", "runtime", "settings")}
 BUDGET, LONGEST_FUNCTION, LONGEST_FILE, WIDTH = 1600, 45, 400, 88
@@ -90,6 +92,19 @@ def too_large(root: Path) -> list[str]:
 
 def test_the_tree_keeps_the_rules():
     assert faults(ROOT) == []
+
+
+def test_inference_needs_nothing_of_the_training():
+    """What book/contributing.md says may be deleted for it."""
+    code = "import sys, ddad.deploy.folder; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True)
+    loaded = {name.removeprefix("ddad.") for name in done.stdout.split()
+              if name.startswith("ddad.")}
+    training = ("training", "calibration", "fine_tuning", "evaluation", "synthetic",
+                "reproduction", "notebook", "data.fetch", "data.check", "data.product")
+    assert "detector" in loaded
+    assert not [name for name in loaded if within(name, training)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import nn
 from ddad.noise_predictor import alpha_bar, build_unet, q_sample
 from ddad.settings import preset
 from ddad.training import (
-    enough_to_train,
+    _enough,
     hold_out,
     learning_rate,
     optimise,
@@ -30,7 +30,8 @@ def test_a_share_of_the_images_is_held_out():
     assert sorted([*train.tolist(), *good.tolist()]) == images.tolist()
     assert train.tolist() == sorted(train.tolist())
     assert good.tolist() == sorted(good.tolist())
-    assert torch.equal(good, held(held_out=0.3)[1])
+    drawn = torch.randperm(10, generator=seeded())[:3]
+    assert torch.equal(good, images[drawn.sort().values])
     assert not torch.equal(good, held(held_out=0.3, seed=1)[1])
     assert len(hold_out(images, tiny("official", held_out=0.0))[1]) == 0
 
@@ -42,10 +43,11 @@ def test_given_images_are_held_out_instead():
 
 
 def test_too_few_images_to_train():
-    enough_to_train(torch.zeros(4), 3)
+    three = tiny(neighbours=3)
+    _enough(torch.zeros(4), torch.zeros(0), three, calibrate=False)
     fewer = "3 training images are fewer than neighbours \\+ 1 = 4"
     with pytest.raises(ValueError, match=fewer):
-        enough_to_train(torch.zeros(3), 3)
+        _enough(torch.zeros(3), torch.zeros(0), three, calibrate=False)
 
 
 # --- one training ---------------------------------------------------------------------

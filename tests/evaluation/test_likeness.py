@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from ddad.evaluation.held_out import compare_distances
+from ddad.evaluation.likeness import compare_distances
 
 
 def distances(n, shift=0.0, seed=0):

@@ -12,7 +12,7 @@ from conftest import TINY
 
 import ddad
 from ddad.cli import main
-from ddad.reproduction import figures, tables
+from ddad.reproduction import intervals, tables
 from ddad.reproduction.receipts import read_receipt
 from ddad.reproduction.runs import (
     BY_CATEGORY,
@@ -40,7 +40,7 @@ def matrix(data, out, *extra, presets=("clean", "official"), seeds=("0", "1")):
 def few_resamples():
     """An interval of so few says little, and takes a tenth of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "REPEATS", 20)
+        patch.setattr(intervals, "REPEATS", 20)
         yield
 
 
@@ -98,8 +98,8 @@ def test_the_tables_come_from_the_receipt_alone(runs, tmp_path):
     for name, make in tables.TABLES.items():
         assert make(receipt) in text, name
     written = (runs / "figures.csv").read_text(encoding="utf-8")
-    assert written == figures.as_csv(receipt)
-    mine = next(row for row in figures.figures(receipt)
+    assert written == intervals.as_csv(receipt)
+    mine = next(row for row in intervals.figures(receipt)
                 if row["preset"] == "clean" and row["metric"] == "i_auroc")
     of = [run["result"]["i_auroc"] for run in receipt["runs"]
           if run["preset"] == "clean"]

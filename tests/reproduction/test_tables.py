@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddad.reproduction import figures, tables
+from ddad.reproduction import intervals, tables
 from ddad.reproduction.published import PAPER
 from ddad.reproduction.receipts import labels, read_receipt
 
@@ -13,7 +13,7 @@ RECORDED = Path(__file__).parents[2] / "book" / "results" / "receipts" / "embedd
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(figures, "REPEATS", 20)
+    monkeypatch.setattr(intervals, "REPEATS", 20)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_seeds_that_differ_are_all_told(receipt):
 def test_the_papers_figure_stands_beside_ours(receipt, monkeypatch):
     assert "paper in it" not in tables.against_paper(receipt)
     monkeypatch.setitem(PAPER, receipt["dataset"], {"blister": (50.0, 100.0)})
-    rows = [row for row in figures.figures(receipt) if row["preset"] == "clean"]
+    rows = [row for row in intervals.figures(receipt) if row["preset"] == "clean"]
     assert [row["paper"] for row in rows] == [0.5, 1.0]
     for row in rows:
         assert row["difference"] == pytest.approx(row["ours"] - row["paper"])
@@ -72,7 +72,7 @@ def test_the_papers_figure_stands_beside_ours(receipt, monkeypatch):
 def test_the_mean_over_categories_is_that_of_each_seed():
     receipt = read_receipt(RECORDED)
     receipt["runs"] = [run for run in receipt["runs"] if run["preset"] == "clean"]
-    row = next(row for row in figures.figures(receipt)
+    row = next(row for row in intervals.figures(receipt)
                if (row["category"], row["metric"]) == ("mean", "pro"))
     by_seed = [np.mean([run["result"]["pro_exact"] for run in receipt["runs"]
                         if run["seed"] == seed]) for seed in range(3)]

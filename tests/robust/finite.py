@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ddad import Detector
 from ddad.data.product import load_good, load_train
 from ddad.dynamic_noise import MemoryBank
-from ddad.evaluation.held_out import compare_distances
+from ddad.evaluation.likeness import compare_distances
 from ddad.networks.features import load_features
 from ddad.runtime.errors import SettingsError
 from ddad.synthetic import products

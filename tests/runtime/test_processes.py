@@ -174,12 +174,16 @@ def test_what_several_processes_cannot_use(of_two, monkeypatch):
     monkeypatch.setattr("accelerate.PartialState", lambda cpu: alone)
     with pytest.raises(ValueError, match="WORLD_SIZE is 2, but this .* is one of 1"):
         pick_device("auto")
+    monkeypatch.setattr(processes, "prepare", lambda unet: (unet, {}))
+    with pytest.raises(SettingsError, match="train_batch: 1 is less than the 2 proc"):
+        train(batch=1)
+
+
+def test_a_precision_that_is_not_supported(of_two, monkeypatch):
     fp16 = SimpleNamespace(mixed_precision="fp16")
     monkeypatch.setattr("accelerate.Accelerator", lambda: fp16)
     with pytest.raises(ValueError, match="mixed precision 'fp16' is not supported"):
         processes.prepare(torch.nn.Linear(1, 1))
-    with pytest.raises(SettingsError, match="train_batch: 1 is less than the 2 proc"):
-        train(batch=1)
 
 
 def test_a_checkpoint_that_not_all_processes_see_is_refused(monkeypatch, tmp_path):
