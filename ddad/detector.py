@@ -1,5 +1,6 @@
 """Detector: the thin conductor. It calls the modules of the method in the order data
-flows, and holds no mathematics itself.
+flows, and holds no mathematics itself. What it leaves to `training`, inference can do
+without: see "Inference alone" in book/install.md.
 """
 from __future__ import annotations
 
@@ -174,11 +175,12 @@ class Detector:
         start: (B,) steps whose abar scales the start, T_hat unless given. eps: noise to
         add there. static: as the official code's static sampler, where settings say so.
         """
-        s, T_hat = self.settings, T_hat.to(self.device)
-        abar_start = self.abar[T_hat if start is None else start.to(self.device)]
-        abar_start = abar_start.view(-1, 1, 1, 1)
-        z_That = (abar_start.sqrt() * z0 if eps is None
-                  else q_sample(z0, abar_start, eps.to(self.device)))
+        s, T_hat, z_That = self.settings, T_hat.to(self.device), None
+        if start is not None or eps is not None:        # else scaled, as the paper says
+            at = T_hat if start is None else start.to(self.device)
+            abar_start = self.abar[at].view(-1, 1, 1, 1)
+            z_That = (abar_start.sqrt() * z0 if eps is None
+                      else q_sample(z0, abar_start, eps.to(self.device)))
         eps_theta = self.networks.eps_theta
         if s.call_every > 1:
             eps_theta = call_every(eps_theta, s.call_every, self.abar)

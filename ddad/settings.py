@@ -17,7 +17,8 @@ from .runtime.choices import Choices, setting
 from .runtime.errors import SettingsError
 
 EPS_THETA, PHI = "eps_theta", "phi"         # the networks that a setting can shape
-# shapes the U-Net, and so phi, which is fine-tuned on its reconstructions; phi alone
+# Another value needs another training: of the U-Net, and so of phi, which is tuned on
+# its reconstructions; of phi alone.
 trained = partial(setting, shapes=(EPS_THETA, PHI))
 tuned = partial(setting, shapes=(PHI,))
 

@@ -74,7 +74,7 @@ def bad_images(n, size=SIZE, seed=100):
     return images, masks
 
 
-def save_picture(path, levels):
+def save_image(path, levels):
     """An image (3, H, W) in [-1, 1] or a mask (H, W) bool as a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(levels, np.ndarray):
@@ -88,12 +88,12 @@ def save_picture(path, levels):
 def make_product(root, train=16, good=4, bad=4):
     """A product's folder: train/good, test/good, test/square and its masks."""
     for i, image in enumerate(good_images(train)):
-        save_picture(root / "train" / "good" / f"{i:03}.png", image)
+        save_image(root / "train" / "good" / f"{i:03}.png", image)
     for i, image in enumerate(good_images(good, seed=50)):
-        save_picture(root / "test" / "good" / f"{i:03}.png", image)
+        save_image(root / "test" / "good" / f"{i:03}.png", image)
     for i, (image, mask) in enumerate(zip(*bad_images(bad), strict=True)):
-        save_picture(root / "test" / "square" / f"{i:03}.png", image)
-        save_picture(root / "ground_truth" / "square" / f"{i:03}_mask.png", mask)
+        save_image(root / "test" / "square" / f"{i:03}.png", image)
+        save_image(root / "ground_truth" / "square" / f"{i:03}_mask.png", mask)
     return root
 
 

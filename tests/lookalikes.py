@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 
 import numpy as np
-from conftest import bad_images, good_images, save_picture
+from conftest import bad_images, good_images, save_image
 from PIL import Image
 
 from ddad.data.magnetic_tiles import COUNTS
@@ -18,7 +18,7 @@ SIZE = 32
 
 def _save(folder, images, suffix="png"):
     for i, image in enumerate(images):
-        save_picture(folder / f"{i:04}.{suffix}", image)
+        save_image(folder / f"{i:04}.{suffix}", image)
 
 
 def _encoded(levels, form):
@@ -38,7 +38,7 @@ def make_mvtec(root, categories=("bottle",), train=4, good=2, bad=2, validation=
         _save(home / "test" / "good", good_images(good, SIZE, 50))
         _save(home / "test" / "cut", images)
         for i, levels in enumerate(masks):
-            save_picture(home / "ground_truth" / "cut" / mask.format(i), levels)
+            save_image(home / "ground_truth" / "cut" / mask.format(i), levels)
     (root / "readme.txt").write_text("look-alike")
     return root
 

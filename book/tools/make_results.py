@@ -10,7 +10,7 @@ import sys
 from functools import partial
 
 import ledger as claims
-import results
+import results_tables
 import speed
 import tiles
 from records import BOOK, PRODUCTS, REAL, load, recorded, table
@@ -110,7 +110,7 @@ def last_line(text: str) -> str:
 RECEIPTS = {path.stem: read_receipt(path)
             for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
 TABLES = {f.__name__: f for f in (ledger, receipts, notebooks, robustness, broken)}
-TABLES |= results.TABLES | tiles.TABLES | speed.TABLES
+TABLES |= results_tables.TABLES | tiles.TABLES | speed.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}

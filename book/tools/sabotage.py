@@ -18,7 +18,7 @@ from run_notebooks import ROOT, WORKERS, differences, metrics
 # module; the line; the same line broken; the chapter that must turn red. The last line
 # is whole, and its chapter must stay green.
 SABOTAGES = [
-    ("detector", "(abar_start.sqrt() * z0 if eps", "(z0 if eps",
+    ("scaled_denoising", "z_t = at[T_hat].sqrt() * z0 if", "z_t = z0 if",
      "06_scaled_denoising"),
     ("dynamic_noise", "b = b.clamp(min=smallest_bin)", "b = bins + 1 - b",
      "05_dynamic_noise"),

@@ -9,7 +9,6 @@ from statistics import mean, stdev
 
 import numpy as np
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
 
 from ..evaluation.resampling import percentiles, resamples
 from .published import METRICS, PAPER, PAPER_MEAN
@@ -100,10 +99,17 @@ def draws(receipt: dict, category: str) -> list[np.ndarray]:
 
 
 def auroc_resampled(receipt: dict, run: dict, scores: list[float]) -> list[float]:
-    """I-AUROC of each of the `draws`."""
+    """I-AUROC of each of the `draws`: the share of pairs in which the defective image
+    has the higher score, ties counting half. scikit-learn's takes ten times as long.
+    """
     truth, scores = labels(receipt, run), np.array(scores)
-    return [roc_auc_score(truth[index], scores[index])
-            for index in draws(receipt, run["category"])]
+
+    def auroc(index: np.ndarray) -> float:
+        good = np.sort(scores[index][truth[index] == 0])
+        bad = scores[index][truth[index] == 1]
+        below, upto = (np.searchsorted(good, bad, side) for side in ("left", "right"))
+        return (below + upto).sum() / (2 * len(good) * len(bad))
+    return [auroc(index) for index in draws(receipt, run["category"])]
 
 
 def pro_resampled(receipt: dict, run: dict, overlap: list[float],

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from cli_words import lines_of
-from conftest import good_images, save_picture
+from conftest import good_images, save_image
 from PIL import Image
 
 from ddad.cli import main
@@ -85,7 +85,7 @@ def test_detect_goes_on_where_it_stopped(model, images, tmp_path, monkeypatch):
         assert detect(model, images, out) == 0
         assert (out / "results.jsonl").read_bytes() == before
     # sorts first, and has the name of one that is done
-    save_picture(images / "000.bmp", good_images(1, seed=3)[0])
+    save_image(images / "000.bmp", good_images(1, seed=3)[0])
     assert detect(model, images, out) == 0
     assert (out / "results.jsonl").read_bytes().startswith(before)
     assert {p: p.stat().st_mtime_ns for p in made} == made
@@ -163,7 +163,7 @@ def test_a_test_set_range_starts_anew_and_keeps_the_old_results_until_then(
 def test_a_broken_image_is_named_and_the_others_are_done(model, tmp_path, capsys):
     images, out = tmp_path / "images", tmp_path / "out"
     for i in range(17):
-        save_picture(images / f"{i:03}.png", good_images(1, seed=i)[0])
+        save_image(images / f"{i:03}.png", good_images(1, seed=i)[0])
     broken = images / "003.png"
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])

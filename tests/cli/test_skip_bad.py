@@ -1,7 +1,7 @@
 """`ddad detect --skip-bad`."""
 
 from cli_words import lines_of
-from conftest import good_images, save_picture
+from conftest import good_images, save_image
 
 from ddad.cli import main
 
@@ -10,7 +10,7 @@ pytest_plugins = ["cli_fixtures"]
 
 def test_bad_images_are_skipped_on_request(model, tmp_path, capsys):
     images, out = tmp_path / "images", tmp_path / "out"
-    save_picture(images / "good.png", good_images(1)[0])
+    save_image(images / "good.png", good_images(1)[0])
     (images / "bad.png").write_bytes(b"no image")
     run = ["detect", str(model), str(images), str(out), "--device", "cpu"]
     assert main([*run, "--skip-bad"]) == 0

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 from cli_words import SET, lines_of
-from conftest import bad_images, save_picture
+from conftest import bad_images, save_image
 
 from ddad.cli import main
 from ddad.detector import Detector
@@ -78,7 +78,7 @@ def test_train_on_what_is_not_there(product, tmp_path, refused):
     assert "does not exist" in refused("train", empty, out, *SET)
     (empty / "train" / "good").mkdir(parents=True)
     assert "holds no image" in refused("train", empty, out, *SET)
-    save_picture(bad / "train" / "scratch" / "0.png", bad_images(1)[0][0])
+    save_image(bad / "train" / "scratch" / "0.png", bad_images(1)[0][0])
     assert "good" in refused("train", bad, out, *SET)
     file = product / "train" / "good" / "000.png"
     assert "train" in refused("train", file, out, *SET)

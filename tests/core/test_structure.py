@@ -95,14 +95,15 @@ def test_the_tree_keeps_the_rules():
 
 
 def test_inference_needs_nothing_of_the_training():
-    """What book/contributing.md says may be deleted for it."""
+    """What book/install.md says may be deleted for it."""
     code = "import sys, ddad.deploy.folder; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True)
     loaded = {name.removeprefix("ddad.") for name in done.stdout.split()
               if name.startswith("ddad.")}
     training = ("training", "calibration", "fine_tuning", "evaluation", "synthetic",
-                "reproduction", "notebook", "data.fetch", "data.check", "data.product")
+                "reproduction", "notebook", "data.fetch", "data.check", "data.product",
+                "deploy.export", "deploy.onnx_graphs")
     assert "detector" in loaded
     assert not [name for name in loaded if within(name, training)]
 

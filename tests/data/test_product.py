@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_product, save_picture, tiny
+from conftest import make_product, save_image, tiny
 
 from ddad.data.images import read_image, read_item, train_items
 from ddad.data.images import test_items as items_to_test
@@ -21,7 +21,7 @@ def with_validation(tmp_path_factory):
     root = make_product(tmp_path_factory.mktemp("data") / "disc", 6, 1, 1)
     for i in range(2):
         path = root / "validation" / "good" / f"{i}.png"
-        save_picture(path, torch.full((3, 32, 32), i / 2))
+        save_image(path, torch.full((3, 32, 32), i / 2))
     return root
 
 

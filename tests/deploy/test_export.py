@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from conftest import bad_images, good_images, save_picture, tiny, tiny_vae
+from conftest import bad_images, good_images, save_image, tiny, tiny_vae
 
 from ddad.cli import main
 from ddad.deploy import export as exporting
@@ -173,7 +173,7 @@ def test_command_line(detector, graphs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exporting, "trace", lambda _: graphs)
     detector.save_pretrained(tmp_path / "model")
     for n, image in enumerate(IMAGES):
-        save_picture(tmp_path / "images" / f"{n}.png", image)
+        save_image(tmp_path / "images" / f"{n}.png", image)
     run = ["export", str(tmp_path / "model"), str(tmp_path / "out"), "--images"]
     assert main([*run, str(tmp_path / "images")]) == 0
     said = capsys.readouterr().out

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import save_picture, tiny
+from conftest import save_image, tiny
 from PIL import Image
 
 from ddad.deploy.folder import inspect
@@ -32,7 +32,7 @@ class Brightness:
 def paths(tmp_path):
     levels = [0.0, 0.2, 0.4, 0.6, 0.8]
     return [
-        save_picture(tmp_path / "images" / f"{i}.png", torch.full((3, SIZE, SIZE), v))
+        save_image(tmp_path / "images" / f"{i}.png", torch.full((3, SIZE, SIZE), v))
         for i, v in enumerate(levels)
     ]
 
@@ -59,7 +59,7 @@ def test_a_line_a_map_and_an_overlay_each(paths, tmp_path):
 def test_what_is_done_is_not_done_again_unless_the_file_has_changed(paths, tmp_path):
     out = tmp_path / "out"
     before = inspect(Brightness(), paths[:3], out)
-    save_picture(paths[1], torch.full((3, SIZE, SIZE), 0.9))
+    save_image(paths[1], torch.full((3, SIZE, SIZE), 0.9))
     again = Brightness()
     lines = {line["image"]: line for line in inspect(again, paths, out)}
     assert again.given == [3] and len(lines) == len(lines_of(out)) == 5

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import TINY, good_images, make_product, save_picture, tiny
+from conftest import TINY, good_images, make_product, save_image, tiny
 from safetensors.torch import load_file
 
 from ddad import training
@@ -58,7 +58,7 @@ def uneven(tmp_path_factory):
     held-out image, for one of them none.
     """
     root = make_product(tmp_path_factory.mktemp("data") / "disc", good=4, bad=3)
-    save_picture(root / "validation" / "good" / "000.png", good_images(1, seed=7)[0])
+    save_image(root / "validation" / "good" / "000.png", good_images(1, seed=7)[0])
     return root
 
 
