@@ -12,7 +12,8 @@ class DataSet:
     name: str
     title: str
     page: str  # where it is described
-    url: str  # its archive
+    # its archive's addresses, tried in order: they move, the hash tells the file
+    urls: tuple[str, ...]
     sha256: str | None  # the archive's, None where that is made anew on request
     size: int  # bytes of the archive, rounded up where nobody publishes the number
     licence: str
@@ -44,7 +45,7 @@ _BTAD = "https://avires.dimi.uniud.it/papers/btad/btad.zip"
 _TILES = "https://github.com/abin24/Magnetic-tile-defect-datasets."
 _OF_TILES = dict(
     page=_TILES,
-    url=f"{_TILES}/archive/refs/heads/master.zip",
+    urls=(f"{_TILES}/archive/refs/heads/master.zip",),
     sha256=None,
     size=55_000_000,
     licence="none is stated",
@@ -60,8 +61,12 @@ DATASETS = {data.name: data for data in (
         name="mvtec_ad",
         title="MVTec AD",
         page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
-        url=f"{_MVTEC_FILES}/38536/3830184030e49fe74747669442f0f282/download/"
+        urls=(
+            f"{_MVTEC_FILES}/150996/b52ecdcbf521176e9db9c731f2304b27/download/"
+            "420938113-1629960298/mvtec_anomaly_detection.tar.xz",
+            f"{_MVTEC_FILES}/38536/3830184030e49fe74747669442f0f282/download/"
             "420938113-1629952094/mvtec_anomaly_detection.tar.xz",
+        ),
         sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
         size=5_264_982_680,
         licence=_NON_COMMERCIAL,
@@ -92,8 +97,8 @@ DATASETS = {data.name: data for data in (
         name="visa",
         title="VisA",
         page="https://github.com/amazon-science/spot-diff",
-        url="https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/"
-            "VisA_20220922.tar",
+        urls=("https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/"
+              "VisA_20220922.tar",),
         sha256="2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
         size=2_000_000_000,
         licence="CC BY 4.0",
@@ -122,7 +127,7 @@ DATASETS = {data.name: data for data in (
         name="btad",
         title="BTAD (beanTech Anomaly Detection)",
         page=_BTAD,
-        url=_BTAD,
+        urls=(_BTAD,),
         sha256="461c9387e515bfed41ecaae07c50cf6b10def647b36c9e31d239ab2736b10d2a",
         size=1_229_193_337,
         licence="CC BY-SA by the README in the archive, CC BY-NC-SA 4.0 by others: see "
@@ -144,8 +149,8 @@ DATASETS = {data.name: data for data in (
         name="mvtec_loco",
         title="MVTec LOCO AD",
         page="https://www.mvtec.com/company/research/datasets/mvtec-loco",
-        url=f"{_MVTEC_FILES}/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/"
-            "430647091-1646842701/mvtec_loco_anomaly_detection.tar.xz",
+        urls=(f"{_MVTEC_FILES}/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/"
+              "430647091-1646842701/mvtec_loco_anomaly_detection.tar.xz",),
         sha256="9e7c84dba550fd2e59d8e9e231c929c45ba737b6b6a6d3814100f54d63aae687",
         size=6_500_000_000,
         licence=_NON_COMMERCIAL,

@@ -36,6 +36,7 @@ BOMB = 20
 # what is wrong with the disk, not with the archive
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM,
                errno.EIO)
+ON_THE_NETWORK = "look at the network and run again, it goes on from what was kept."
 IN_BYTES = dict(unit="B", unit_scale=True, leave=False, delay=2)  # a bar's options
 
 
@@ -44,18 +45,20 @@ def fetch(name: str, root: str | Path, *, consent: bool = False,
     """Downloads, checks and unpacks a data set; returns the folder of its categories'.
 
     name: a key of DATASETS; root: folder for all data sets; consent: whether the terms,
-    which are printed, are agreed to; url: a mirror of the archive. An archive laid by
-    hand at root/<its name> is taken instead of a download. If all is there already,
-    nothing is done. Raises DataError for an unknown name or url, without consent,
-    without network or disk space, and for an archive that is not the published one,
-    which is kept as <its name>.bad.
+    which are printed, are agreed to; url: an address of the archive in place of the
+    known ones, which are tried in order. An archive laid by hand at root/<its name> is
+    taken instead of a download. If all is there already, nothing is done. Raises
+    DataError for an unknown name or url, without consent, without network or disk
+    space, and for an archive that is not the published one, which is kept as
+    <its name>.bad.
     """
     data, root = _known(name), Path(root)
     home, unpacked = root / data.folder, root / data.unpacked
     if _whole(home, data):
         print(f"{data.title} is in {home} already")
         return home
-    print(f"{data.title}: {data.size / 1e9:.2g} GB from {url or data.url}\n"
+    urls = (url,) if url else data.urls
+    print(f"{data.title}: {data.size / 1e9:.2g} GB from {urls[0]}\n"
           f"page: {data.page}\nlicence: {data.licence}\nterms: {data.terms}\n"
           f"please cite: {data.citation}")
     if not consent:
@@ -63,7 +66,7 @@ def fetch(name: str, root: str | Path, *, consent: bool = False,
                         "agreed to: run again with --accept if you do.")
     of_tiles, categories = name in magnetic_tiles.RULES, ", ".join(data.categories)
     if not unpacked.exists():
-        _fetch_archive(data, root, url or data.url)
+        _fetch_archive(data, root, urls)
     elif of_tiles:
         magnetic_tiles.count(unpacked)
     else:
@@ -131,16 +134,16 @@ def _whole(home: Path, data: DataSet) -> bool:
     return all((home / category).is_dir() for category in data.categories)
 
 
-def _fetch_archive(data: DataSet, root: Path, url: str) -> None:
+def _fetch_archive(data: DataSet, root: Path, urls: tuple[str, ...]) -> None:
     """Downloads where needed, checks, unpacks into root/<unpacked>."""
     root.mkdir(parents=True, exist_ok=True)
-    archive = root / urlsplit(data.url).path.rpartition("/")[2]
+    archive = root / urlsplit(data.urls[0]).path.rpartition("/")[2]
     if data.sha256 is None:
         archive = root / f"{data.unpacked}.zip"  # the address ends in a branch's name
     partial = archive.with_name(archive.name + ".partial")
     _make_sure_of_room(data, root, archive, partial)
     if not archive.exists():
-        _download(url, partial, data.title)
+        _download(urls, partial, data.title)
         os.replace(partial, archive)
     if data.sha256 and (found := _sha256(archive)) != data.sha256:
         bad = _set_aside(archive)
@@ -177,20 +180,25 @@ def _set_aside(archive: Path) -> Path:
     return bad
 
 
-def _download(url: str, partial: Path, title: str) -> None:
-    """Reads `url` into `partial`, from where it ends if the server still has the same
-    file, else from the beginning.
+def _download(urls: tuple[str, ...], partial: Path, title: str) -> None:
+    """Reads the first of `urls` that answers into `partial`, from where it ends if that
+    server still has the same file, else from the beginning.
 
-    What tells "the same" (a strong ETag, else the date) lies beside it as
-    <partial>.json; If-Range leaves it to the server.
+    What tells "the same" (the address, and a strong ETag, else the date) lies beside it
+    as <partial>.json; If-Range leaves it to the server.
     """
-    if not url.startswith(("https://", "http://")):
-        raise DataError(f"{url!r} is no address: give one that starts with https:// or "
-                        "http://.")
     record = partial.with_suffix(partial.suffix + ".json")
-    have, headers = _kept(partial, record)
+    url, have, answer = _first_answer(urls, partial, record)
     try:
-        with urlopen(Request(url, headers=headers), timeout=60) as answer:
+        with answer:
+            if answer.status == 416:  # nothing is left to send
+                said = answer.headers.get("Content-Range", "").rpartition("/")[2]
+                if said != str(have):
+                    partial.unlink()
+                    raise DataError(f"{url} has {said or 'unknown'} bytes, {have} were "
+                                    "kept: they are deleted; run again.")
+                record.unlink()
+                return
             have = _begin(answer, url, partial, record, have)
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length else None
@@ -199,22 +207,9 @@ def _download(url: str, partial: Path, title: str) -> None:
                 while block := answer.read(CHUNK):
                     file.write(block)
                     bar.update(len(block))
-    except HTTPError as error:
-        if error.code != 416:
-            raise DataError(
-                f"{url} cannot be fetched ({error.code} {error.reason}): try later, "
-                "give another address with --url, or lay the archive at "
-                f"{partial.with_suffix('')} yourself.") from error
-        # nothing is left to send
-        said = error.headers.get("Content-Range", "").rpartition("/")[2]
-        if said != str(have):
-            partial.unlink()
-            raise DataError(f"{url} has {said or 'unknown'} bytes, {have} were kept: "
-                            "they are deleted; run again.") from error
-        total = have
     except (OSError, HTTPException) as error:
-        raise DataError(f"{url} cannot be fetched ({error}): look at the network and "
-                        "run again, it goes on from what was kept.") from error
+        raise DataError(f"{url} cannot be fetched ({error}): {ON_THE_NETWORK}"
+                        ) from error
     now = partial.stat().st_size
     if total is not None and now != total:
         raise DataError(f"{url} broke off after {now} of {total} bytes: run again, it "
@@ -222,16 +217,52 @@ def _download(url: str, partial: Path, title: str) -> None:
     record.unlink(missing_ok=True)
 
 
-def _kept(partial: Path, record: Path) -> tuple[int, dict[str, str]]:
-    """How many bytes are there to go on from, and the headers that ask for the rest."""
+def _first_answer(urls: tuple[str, ...], partial: Path, record: Path
+                  ) -> tuple[str, int, HTTPResponse | HTTPError]:
+    """The first address that answers, how many bytes of its file are there, and the
+    answer: the rest of it, all of it, or 416. DataError where none does.
+
+    The address that `partial` is from comes first: what is there is only of use to it.
+    """
+    for url in urls:
+        if not url.startswith(("https://", "http://")):
+            raise DataError(f"{url!r} is no address: give one that starts with "
+                            "https:// or http://.")
+    kept, size, rest = _kept(partial, record)
+    failed, by_server = [], False
+    for url in sorted(urls, key=lambda url: url != kept):
+        if failed:
+            print(f"{failed[-1]}: trying {url}")
+        elif url != urls[0]:
+            print(f"going on with what was kept from {url}")
+        have, headers = (size, rest) if url == kept else (0, {})
+        try:
+            return url, have, urlopen(Request(url, headers=headers), timeout=60)
+        except HTTPError as error:
+            if error.code == 416 and headers:
+                return url, have, error
+            failed.append(f"{url} cannot be fetched ({error.code} {error.reason})")
+            by_server, last = True, error
+        except (OSError, HTTPException) as error:
+            failed.append(f"{url} cannot be fetched ({error})")
+            last = error
+    advice = ("try later, give another address with --url, or lay the archive at "
+              f"{partial.with_suffix('')} yourself.") if by_server else ON_THE_NETWORK
+    raise DataError(f"{'; '.join(failed)}: {advice}") from last
+
+
+def _kept(partial: Path, record: Path) -> tuple[str | None, int, dict[str, str]]:
+    """What is there to go on from: its address, how many bytes, and the headers that
+    ask for the rest.
+    """
     try:
-        validator = json.loads(record.read_text(encoding="utf-8"))["validator"]
-        have = partial.stat().st_size
+        said = json.loads(record.read_text(encoding="utf-8"))
+        url, validator, have = said["url"], said["validator"], partial.stat().st_size
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return 0, {}
+        return None, 0, {}
     if not validator:
-        return 0, {}
-    return have, {"Range": f"bytes={have}-", "If-Range": validator}
+        return None, 0, {}
+    return url, have, {"Range": f"bytes={have}-", "If-Range": validator}
 
 
 def _begin(answer: HTTPResponse, url: str, partial: Path, record: Path,
@@ -250,7 +281,7 @@ def _begin(answer: HTTPResponse, url: str, partial: Path, record: Path,
     etag = answer.headers.get("ETag", "")
     strong = etag.startswith('"')
     validator = etag if strong else answer.headers.get("Last-Modified")
-    write_json(record, {"validator": validator})
+    write_json(record, {"url": url, "validator": validator})
     return 0
 
 

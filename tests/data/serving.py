@@ -71,7 +71,7 @@ def serving(monkeypatch, tmp_path):
         archive = archive or pack(folder, tmp_path / f"archive{suffix}")
         servers.append(server := Server(archive))
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-        found = {"url": server.url, "size": archive.stat().st_size,
+        found = {"urls": (server.url,), "size": archive.stat().st_size,
                  "sha256": digest if DATASETS[name].sha256 else None}
         monkeypatch.setitem(DATASETS, name, replace(DATASETS[name], **found | changes))
         return server

@@ -21,6 +21,9 @@ def test_totals_are_the_published_ones():
 
 def test_each_says_where_it_is_from_and_under_which_terms():
     for name, found in DATASETS.items():
-        assert found.name == name and found.url.startswith("https://")
+        assert found.name == name
+        assert all(url.startswith("https://") for url in found.urls)
+        # what is kept, or laid by hand, has the one name
+        assert len({url.rpartition("/")[2] for url in found.urls}) == 1
         assert found.sha256 is None or re.fullmatch("[0-9a-f]{64}", found.sha256)
         assert found.licence and found.terms and found.citation

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ddad.data.fetch import check_dataset, fetch
 from ddad.runtime.errors import DataError
 
 BOTTLE = {"counts": {"bottle": (4, 0, 2, 2)}}
+NOBODY = "http://127.0.0.1:9/archive.tar.xz"
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_a_download_that_was_whole_but_not_renamed(bottle, tmp_path):
         root.mkdir()
         partial = root / (bottle.path.name + ".partial")
         partial.write_bytes(content)
-        record = json.dumps({"validator": bottle.etag})
+        record = json.dumps({"url": bottle.url, "validator": bottle.etag})
         partial.with_name(partial.name + ".json").write_text(record)
 
     kept(content)
@@ -134,7 +136,7 @@ def test_an_archive_laid_by_hand_and_an_interrupted_unpacking(bottle, tmp_path):
 
 def test_another_address_and_one_that_answers_404(serve, bottle, tmp_path):
     root = tmp_path / "root"
-    serve("mvtec_ad", archive=bottle.path, url="http://127.0.0.1:9/archive.tar.xz")
+    serve("mvtec_ad", archive=bottle.path, urls=(NOBODY,))
     with pytest.raises(DataError, match="127.0.0.1:9/.* cannot be fetched .*run again"):
         fetch("mvtec_ad", root, consent=True)
     bottle.status = 404
@@ -145,6 +147,87 @@ def test_another_address_and_one_that_answers_404(serve, bottle, tmp_path):
         fetch("mvtec_ad", root, consent=True, url="archive.tar.xz")
     bottle.status = 200
     assert fetch("mvtec_ad", root, consent=True, url=bottle.url).is_dir()
+
+
+@pytest.fixture
+def two(serve, bottle, monkeypatch):
+    """Two servers of a small MVTec AD, of which the first answers 404.
+
+    Their ETags are the same: only the addresses tell them apart.
+    """
+    second = serve("mvtec_ad", archive=bottle.path)
+    changed = replace(DATASETS["mvtec_ad"], urls=(bottle.url, second.url))
+    monkeypatch.setitem(DATASETS, "mvtec_ad", changed)
+    bottle.status = 404
+    return bottle, second
+
+
+@pytest.mark.parametrize("down", ["404", "no server"])
+def test_the_next_address_where_the_first_is_dead(two, tmp_path, monkeypatch, capsys,
+                                                  down):
+    first, second = two
+    dead, reason = first.url, "404 Not Found"
+    if down == "no server":
+        dead, reason = NOBODY, "<urlopen error .*>"
+        changed = replace(DATASETS["mvtec_ad"], urls=(dead, second.url))
+        monkeypatch.setitem(DATASETS, "mvtec_ad", changed)
+    assert fetch("mvtec_ad", tmp_path / "root", consent=True).is_dir()
+    printed = capsys.readouterr().out
+    assert re.search(rf"^{dead} cannot be fetched \({reason}\): trying {second.url}$",
+                     printed, re.MULTILINE)
+    assert f"GB from {dead}\n" in printed and second.asked == [None]
+
+
+def test_all_addresses_dead(two, tmp_path):
+    first, second = two
+    second.status = 503
+    with pytest.raises(DataError, match=rf"^{first.url} .*\(404 .*{second.url} .*\(503 "
+                                        r".*: try later, .*--url, or lay the archive"):
+        fetch("mvtec_ad", tmp_path / "root", consent=True)
+    # --url takes the place of both
+    with pytest.raises(DataError, match=rf"^{NOBODY} cannot .*: look at the network"):
+        fetch("mvtec_ad", tmp_path / "root", consent=True, url=NOBODY)
+    assert len(first.asked) == len(second.asked) == 1
+
+
+@pytest.mark.parametrize("first_is_back", [False, True])
+def test_a_download_goes_on_at_the_next_address(two, tmp_path, capsys, first_is_back):
+    first, second = two
+    second.dies_after = 1000
+    with pytest.raises(DataError, match=f"{second.url} broke off after 1000 of"):
+        fetch("mvtec_ad", tmp_path / "root", consent=True)
+    second.dies_after = None
+    first.status = 200 if first_is_back else 404
+    capsys.readouterr()
+    assert fetch("mvtec_ad", tmp_path / "root", consent=True).is_dir()
+    assert f"going on with what was kept from {second.url}" in capsys.readouterr().out
+    assert first.asked == [None] and second.asked == [None, "bytes=1000-"]
+
+
+def test_what_is_kept_of_one_address_is_not_continued_from_another(two, tmp_path):
+    first, second = two
+    second.dies_after = 1000
+    with pytest.raises(DataError, match="broke off"):
+        fetch("mvtec_ad", tmp_path / "root", consent=True)
+    first.status, second.status = 503, 404
+    with pytest.raises(DataError, match=r"\(404 .*\(503 "):
+        fetch("mvtec_ad", tmp_path / "root", consent=True)
+    (partial,) = (tmp_path / "root").glob("*.partial")
+    assert partial.stat().st_size == 1000  # nobody had anything better
+    partial.write_bytes(b"x" * 1000)  # glued to the rest, the hash would be wrong
+    first.status = 200
+    assert fetch("mvtec_ad", tmp_path / "root", consent=True).is_dir()
+    assert first.asked == [None] * 3
+    assert second.asked == [None, "bytes=1000-", "bytes=1000-"]
+
+
+def test_a_wrong_hash_at_the_first_of_two_addresses(two, tmp_path):
+    first, second = two
+    first.status, first.path = 200, tmp_path / "broken"
+    first.path.write_bytes(second.path.read_bytes()[:-7])
+    with pytest.raises(DataError, match=r"\.bad is not the published archive"):
+        fetch("mvtec_ad", tmp_path / "root", consent=True)
+    assert second.asked == []
 
 
 def test_too_little_room(serve, tmp_path, monkeypatch):
