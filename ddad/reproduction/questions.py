@@ -49,8 +49,8 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet,
     found: its own prediction of the test images. paths: the detector as it is, with
     dynamic and with static steps, and with noise added, each with what its figures are
     made of. With every_constant also constants: each of them changed, with dynamic
-    steps; and floors: nearest neighbours, the autoencoder alone, and PatchCore with the
-    same features.
+    steps; and floors, the baselines: nearest neighbours, the autoencoder alone, and
+    PatchCore with the same features.
     """
     answers = {"paths": _paths(detector, held_out, test, found)}
     if every_constant:
