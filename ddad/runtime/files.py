@@ -4,6 +4,7 @@ A process may be killed at any moment, and be started again.
 """
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from .errors import WriteError
+
+# what a file system without locks says
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextmanager
@@ -76,15 +80,16 @@ def sole_writer(lock: Path, target: Path, *others: Path):
     What killed processes left beside `target` and `others`, written aside and never
     renamed, is removed.
     """
+    held = FileLock(lock)
     with writing_to(lock.parent):
-        held = FileLock(lock)
-    try:
-        held.acquire(blocking=False)
-    except Timeout:
-        raise WriteError(f"another process writes to {target}: wait for it to end, or "
-                         "choose another folder") from None
-    except (OSError, NotImplementedError):
-        pass                                        # a file system without locks
+        try:
+            held.acquire(blocking=False)
+        except Timeout:
+            raise WriteError(f"another process writes to {target}: wait for it to end, "
+                             "or choose another folder") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:         # no right to the file, say
+                raise
     try:
         for path in (target, *others):
             half = f".{escape(path.name)}.{'[0-9a-f]' * 8}.partial"

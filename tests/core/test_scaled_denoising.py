@@ -51,7 +51,7 @@ def test_every_combination_against_the_formulas():
             z0.double(), T_hat, 2.5, steps=steps, z0_from=z0_from,
             first_call=first_call, drop_first=drop, start=at,
             eps=None if eps is None else eps.double(), every=every)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
         assert asked == called and len(seen) == steps
         count += 1
     assert count == 4 * 3 * 2 * 2 * 2 * 4 * 3

@@ -72,3 +72,11 @@ def test_the_lock_is_let_go_after_an_error(lock):
         with sole_writer(lock, lock.with_name("model")):
             raise KeyboardInterrupt
     assert not lock.exists()
+
+
+def test_a_lock_that_cannot_be_opened_is_told(tmp_path):
+    """As one that belongs to somebody else: going on without it would let two write."""
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(WriteError, match="cannot be written to"):
+        with sole_writer(tmp_path / "lock", tmp_path / "target"):
+            pytest.fail("it went on without the lock")
