@@ -9,16 +9,22 @@ from .printing import table
 
 def add_demo(commands) -> None:
     one = command(commands, "demo", run_demo,
-                  "Inspect the embedded products with the shipped weights.",
+                  "Inspect the embedded products with the shipped weights, beside "
+                  "simpler methods.",
                   ("out", "folder for images and results.json"))
     device_option(one)
 
 
 def run_demo(options: Namespace) -> None:
+    from ..reproduction.tables import BASELINES
     from ..synthetic.demo import demo
     from ..synthetic.products import PRODUCTS
-    results = demo(options.out, device=options.device)
-    print(table({name: results[name] for name in (*PRODUCTS, "mean")}))
+    results, rows = demo(options.out, device=options.device), {}
+    for name in (*PRODUCTS, "mean"):
+        rows[f"{name}: the method"] = results[name]
+        rows |= {f"{name}: {title}": results[name]["baselines"][key]
+                 for key, title in BASELINES.items()}
+    print(table(rows))
     print(f"{results['seconds']} s; images and results.json in {options.out}")
 
 

@@ -1,165 +1,195 @@
-"""What any detector has to stand above, and a strong peer.
+"""What is simpler than the method, at full strength: a method has to stand above it.
 
-Above: nearest neighbours alone, and the autoencoder alone. The peer: PatchCore, with
-the same features.
+    patches          a patch against all patches of the training images: `patches`
+    one U-Net call   |eps_theta(sqrt(abar_t) z0, t)|, without any reconstruction
+    autoencoder      D(E(x0)) against x0, without any diffusion
+
+All start from the same ImageNet features, before any fine-tuning, and their maps are
+upsampled and smoothed as the method's are.
 """
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from statistics import mean
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from .. import anomaly_map as maps
+from ..calibration import BLUR
 from ..data.product import TestSet
 from ..detector import Detector
 from ..latent_projection import LatentProjection
 from ..networks.features import load_features
 from ..settings import Settings
+from ..synthetic.defects import synthetic_defects
+from ..training import hold_out
+from . import patches
 from .scoring import summary
 
-# Of PatchCore: share of the patches in its core set, patches it is chosen from, b of
-# its score.
-SHARE, POOL, NEAREST = 0.1, 20_000, 9
+METRICS = ("i_auroc", "p_auroc", "pro")
+STEPS = (10, 20, 40, 80, 160, 320)  # t of the one call, one of which is chosen
 
 
-def baselines(detector: Detector, train: Tensor, test: TestSet) -> dict:
-    """All of them, with the ImageNet features the method starts from.
+def baselines(detector: Detector, train: Tensor, test: TestSet,
+              held_out: Tensor | None = None,
+              seeds: Iterable[int] = (0, 1, 2)) -> dict[str, dict]:
+    """By name neighbours, local_neighbours, patchcore, padim, one_call,
+    autoencoder_pixels and autoencoder_features: i_auroc, p_auroc, pro, and the seconds
+    that the test set takes, without what is learnt or chosen before; patches, the size
+    of a memory bank; step and latent_blur, where they are chosen.
 
-    The keys are neighbours, patchcore and vae, which has pixels and features.
+    train: all good training images (N, 3, H, W) in [-1, 1]. The method learns from
+    those that `hold_out` leaves; the patch baselines, which have nothing to choose,
+    learn from all. held_out: good images given as such, else that share of `train`: the
+    one call's step is chosen on them. seeds: PatchCore and PaDiM draw; their figures
+    are means, and `seeds` has each. Raises BackboneError.
     """
-    settings = detector.settings
-    phi = load_features(settings).to(detector.device)
-    return {"neighbours": neighbours(phi, train, test, settings),
-            "patchcore": patchcore(phi, train, test, settings),
-            "vae": autoencoder(detector.projection, phi, test, settings)}
+    s = detector.settings
+    phi = load_features(s).to(detector.device)
+    alone = autoencoder(detector.projection, phi, test, s)
+    good = hold_out(train, s, held_out)[1]
+    return {**of_patches(phi, train, test, s, seeds),
+            "one_call": one_call(detector, good, test),
+            **{f"autoencoder_{by}": row for by, row in alone.items()}}
 
 
-def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
-    """(B, D, h, w): the map's blocks averaged over 3 x 3 and stacked.
-
-    They are brought to the finest of them (PatchCore's locally aware patches).
-    """
-    stages = phi(images)
-    stages = [F.avg_pool2d(stages[j - 1], 3, 1, 1) for j in settings.map_stages]
-    size = (max(stage.shape[-1] for stage in stages),) * 2
-    return torch.cat([F.interpolate(stage, size=size, mode="bilinear")
-                      for stage in stages], 1)
+def smoothed(A: Tensor, settings: Settings) -> Tensor:
+    """The map (N, H, H) as the method's is smoothed, on the CPU."""
+    return maps.smooth(A, settings.sigma * A.shape[-1] / 256).cpu()
 
 
-def _patches(phi, images: Tensor, settings: Settings, most: int) -> Tensor:
-    """At most `most` patches (M, D) of the images, an equal number of each.
-
-    They are drawn with the settings' seed.
-    """
-    device, each = next(phi.parameters()).device, -(-most // len(images))
-    draws, parts = torch.Generator().manual_seed(settings.seed), []
-    for x0 in images.split(16):
-        patches = patch_features(phi, x0.to(device), settings).flatten(2).mT
-        drawn = torch.randperm(patches.shape[1], generator=draws)[:each]
-        parts.append(patches[:, drawn].flatten(0, 1))
-    return torch.cat(parts)[:most]
+def timed(run: Callable, *given) -> tuple:
+    """What run(*given) returns, and its seconds."""
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait()
+    started = time.perf_counter()
+    result = run(*given)
+    wait()
+    return result, time.perf_counter() - started
 
 
-def _detect(phi, test: TestSet, settings: Settings, bank: Tensor, what: str,
-            score: Callable[[Tensor], Tensor] | None = None) -> dict:
-    """Each patch's distance to the bank as the map, scored.
-
-    The image's score is the map's largest value, or score(distances (B, P, M)).
-    """
-    started, size = time.perf_counter(), test.images.shape[-1]
-    parts, scores = [], []
-    for x0 in tqdm(test.images.split(4), what, leave=False, delay=2):
-        f = patch_features(phi, x0.to(bank.device), settings)
-        distance = torch.cdist(f.flatten(2).mT.flatten(0, 1), bank)
-        distance = distance.unflatten(0, (len(x0), -1))
-        if score is not None:
-            scores.append(score(distance).cpu())
-        nearest = distance.amin(2).view(len(x0), *f.shape[-2:])
-        parts.append(maps.upsample(nearest, size, settings.align_corners).cpu())
-    A = maps.smooth(torch.cat(parts), settings.sigma * size / 256)
-    seconds = round(time.perf_counter() - started, 2)
-    found = summary(torch.cat(scores) if scores else maps.score(A), A, test)
-    return found | {"patches": len(bank), "seconds": seconds}
-
+# --- patches
 
 @torch.no_grad()
-def neighbours(phi, train: Tensor, test: TestSet, settings: Settings,
-               patches: int = 10_000) -> dict:
-    """Nearest neighbours alone: each patch against `patches` of the training images.
+def of_patches(phi, train: Tensor, test: TestSet, settings: Settings,
+               seeds: Iterable[int] = (0,)) -> dict[str, dict]:
+    """The four that compare patches; their features are computed once for all.
 
-    Those are drawn. The map's largest value is the score.
+    Memory: the features of both sets, and what `patches` says of each.
     """
-    bank = _patches(phi, train, settings, patches)
-    return _detect(phi, test, settings, bank, "neighbours")
+    known = patches.patch_features(phi, train, settings)
+    asked, looking = timed(patches.patch_features, phi, test.images, settings)
+
+    def row(A: Tensor, seconds: float, score: Tensor | None = None, **more) -> dict:
+        A = maps.upsample(A, test.images.shape[-1], settings.align_corners)
+        A, smoothing = timed(smoothed, A, settings)
+        score = maps.score(A) if score is None else score.cpu()
+        seconds = round(looking + seconds + smoothing, 2)
+        return summary(score, A, test) | {"seconds": seconds} | more
+
+    bank, core_sets, densities = patches.rows(known), [], []
+    everywhere = timed(patches.neighbours, bank, asked)
+    in_place = timed(patches.local_neighbours, known, asked)
+    for seed in seeds:
+        core = patches.core(known, seed)
+        (A, score), seconds = timed(patches.patchcore, core, asked)
+        core_sets.append(row(A, seconds, score, patches=len(core), seed=seed))
+        density = patches.gaussians(known, seed)
+        densities.append(row(*timed(patches.padim, density, asked), seed=seed))
+    return {"neighbours": row(*everywhere, patches=len(bank)),
+            "local_neighbours": row(*in_place, patches=len(bank)),
+            "patchcore": over_seeds(core_sets), "padim": over_seeds(densities)}
 
 
-@torch.no_grad()
-def patchcore(phi, train: Tensor, test: TestSet, settings: Settings) -> dict:
-    """PatchCore (Roth et al., CVPR 2022).
+def over_seeds(rows: list[dict]) -> dict:
+    """The means of rows that differ by their seed, and the metrics of each."""
+    means = {name: mean(row[name] for row in rows) for name in rows[0]
+             if name != "seed"}
+    return means | {"seeds": [{name: row[name] for name in ("seed", *METRICS)}
+                              for row in rows]}
 
-    A core set of the training patches, and a score that weighs how well its nearest
-    patch is surrounded. The core set is a tenth of at most 20,000 patches drawn from
-    the training images: that limit, for two cores, is ours.
+
+# --- one call of the U-Net
+
+def one_call(detector: Detector, good: Tensor, test: TestSet) -> dict:
+    """What eps_theta takes for noise in a latent without any, |eps_theta(sqrt(abar_t)
+    z0, t)|, as the map; step and blur are chosen on held-out good images.
     """
-    pool = _patches(phi, train, settings, POOL)
-    size = max(NEAREST, round(SHARE * len(pool)))
-    bank = pool[core_set(pool, size, settings.seed)]
-    # of each patch its b nearest, itself the first
-    b = min(NEAREST, len(bank))
-    around = torch.cdist(bank, bank).topk(b, largest=False).indices
-
-    def score(distance: Tensor) -> Tensor:
-        """s = (1 - exp d* / sum over the b nearest of m* of exp d) d*: equation 7."""
-        nearest, m = distance.min(2)
-        s, patch = nearest.max(1)
-        rows = torch.arange(len(distance), device=distance.device)
-        d = distance[rows, patch].gather(1, around[m[rows, patch]])
-        return (1 - d.softmax(1)[:, 0]) * s
-
-    return _detect(phi, test, settings, bank, "PatchCore", score)
+    chosen = choose_call(detector, good)
+    A, seconds = timed(lambda: call_map(detector, latents(detector, test.images),
+                                        **chosen))
+    found = summary(maps.score(A), A, test)
+    return found | {"seconds": round(seconds, 2)} | chosen
 
 
-def core_set(pool: Tensor, size: int, seed: int, dimensions: int = 128) -> Tensor:
-    """Indices (size,) of a greedy k-centre cover of `pool` (M, D).
+def latents(detector: Detector, images: Tensor) -> Tensor:
+    """z0 (N, C, h, w), the posterior's mode."""
+    return torch.cat([detector.projection.encode(x0) for x0 in images.split(16)])
 
-    Each next patch is the one farthest from those chosen. Distances are taken in a
-    seeded random projection to `dimensions`, where D is larger, as the paper does.
+
+def call_map(detector: Detector, z0: Tensor, step: int, latent_blur: float) -> Tensor:
+    """The map (N, H, H) of latents (N, C, h, w) at one step t: the mean over channels
+    of |eps_theta(sqrt(abar_t) z0, t)|, blurred before as the latent map may be.
     """
-    draws = torch.Generator().manual_seed(seed)
-    if pool.shape[1] > dimensions:
-        to_fewer = torch.randn(pool.shape[1], dimensions, generator=draws)
-        pool = pool @ (to_fewer / dimensions**0.5).to(pool)
-    chosen = [int(torch.randint(len(pool), (1,), generator=draws))]
-    farthest = torch.full((len(pool),), torch.inf, device=pool.device)
-    for _ in tqdm(range(size - 1), "core set", leave=False, delay=2):
-        to_last = (pool - pool[chosen[-1]]).square().sum(1)
-        farthest = torch.minimum(farthest, to_last)
-        chosen.append(int(farthest.argmax()))
-    return torch.tensor(chosen, device=pool.device)
+    s, parts = detector.settings, []
+    for z in z0.split(16):
+        t = torch.full((len(z),), step, device=z.device)
+        e = detector.networks.eps_theta(detector.abar[step].sqrt() * z, t)
+        A = maps.latent_map(e, torch.zeros_like(e), s.image_size, latent_blur,
+                            s.align_corners)
+        parts.append(smoothed(A, s))
+    return torch.cat(parts)
 
+
+def choose_call(detector: Detector, good: Tensor) -> dict:
+    """step and latent_blur with the best mean of I-AUROC and PRO on held-out good
+    images (N, 3, H, W) and copies of them with synthetic defects, as the method's
+    constants are chosen (`calibration`). Without such images they are the method's own.
+    """
+    s = detector.settings
+    if not len(good):
+        return {"step": s.T_max, "latent_blur": s.latent_blur}
+    good = good[: s.calibration_images]
+    defective, masks = synthetic_defects(good, s.seed)
+    masks = np.concatenate([np.zeros_like(masks), masks])
+    images = torch.cat([good, defective])
+    trial = TestSet(images, masks, masks.any((1, 2)).astype(int), [], [])
+    z0 = latents(detector, images)
+
+    def good_for(chosen: dict) -> float:
+        A = call_map(detector, z0, **chosen)
+        found = summary(maps.score(A), A, trial)
+        return found["i_auroc"] + found["pro"]
+
+    return max(({"step": t, "latent_blur": blur} for t in STEPS if t < s.timesteps
+                for blur in BLUR), key=good_for)
+
+
+# --- the autoencoder
 
 @torch.no_grad()
 def autoencoder(projection: LatentProjection, phi, test: TestSet,
                 settings: Settings) -> dict:
     """The autoencoder alone: D(E(x0)) against x0, without any denoising.
 
-    By pixels and by the features' cosine.
+    By pixels and by the features' cosine; seconds are those of both.
     """
-    device, size = next(phi.parameters()).device, test.images.shape[-1]
+    started, size = time.perf_counter(), test.images.shape[-1]
+    device = next(phi.parameters()).device
     stages, corners = settings.map_stages, settings.align_corners
-    pixels, features = [], []
+    pixels, features, result = [], [], {}
     for x0 in tqdm(test.images.split(16), "autoencoder", leave=False, delay=2):
         x0 = x0.to(device)
         x0_hat = projection.decode(projection.encode(x0))
-        pixels.append((x0 - x0_hat).abs().mean(1).cpu())
+        pixels.append(smoothed((x0 - x0_hat).abs().mean(1), settings))
         A_f = maps.feature_map(phi(x0), phi(x0_hat), size, stages, corners)
-        features.append(A_f.cpu())
-    result = {}
+        features.append(smoothed(A_f, settings))
+    seconds = round(time.perf_counter() - started, 2)
     for name, part in (("pixels", pixels), ("features", features)):
-        A = maps.smooth(torch.cat(part), settings.sigma * size / 256)
-        result[name] = summary(maps.score(A), A, test)
+        A = torch.cat(part)
+        result[name] = summary(maps.score(A), A, test) | {"seconds": seconds}
     return result

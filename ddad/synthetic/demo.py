@@ -1,12 +1,16 @@
-"""The demo: the shipped weights on the products they were trained for."""
+"""The demo: the shipped weights on the products they were trained for, beside what is
+simpler.
+"""
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from statistics import mean
 
-from ..data.product import TestSet, load_test
+from ..data.product import TestSet, load_test, load_train
 from ..deploy.overlays import save_overlay
 from ..detector import Detector, Prediction
+from ..evaluation.baselines import baselines
 from ..evaluation.scoring import evaluate
 from ..runtime.files import write_json
 from ..runtime.manifest import versions
@@ -18,20 +22,22 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
     """Inspect the products' test images: overlays and results.json in `out`; the
     results.
 
-    One overlay a defect kind of each product; results.json has a figure for each
-    product and their mean.
+    One overlay a defect kind of each product. results.json has, for each product, the
+    detector's figures and, under `baselines`, those of every baseline with one seed;
+    and under `mean` their means over the products. An interrupted run keeps its images.
     """
     started = time.perf_counter()
-    make(out / "data", train=0)
+    make(out / "data")
     results = {}
     for product in PRODUCTS:
         detector = Detector.from_pretrained(weights / product, device=device)
+        train = load_train(out / "data" / product, detector.settings)
         test = load_test(out / "data" / product, detector.settings)
         results[product], found = evaluate(detector, test)
         _save_overlays(out, product, test, found, detector.threshold)
-    mean = {m: sum(r[m] for r in results.values()) / len(results) for m in METRICS}
+        results[product]["baselines"] = baselines(detector, train, test, seeds=(0,))
     results = {
-        "mean": mean,
+        "mean": mean_over(results),
         **results,
         "seconds": round(time.perf_counter() - started, 1),
         "settings": detector.settings.as_dict(),
@@ -40,6 +46,17 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
     }
     write_json(out / "results.json", results)
     return results
+
+
+def mean_over(results: dict[str, dict]) -> dict:
+    """Means over the products: of the detector, and under `baselines` of each."""
+    def of(rows: list[dict]) -> dict:
+        return {m: mean(row[m] for row in rows) for m in METRICS}
+
+    each = [result["baselines"] for result in results.values()]
+    return of([*results.values()]) | {
+        "baselines": {name: of([found[name] for found in each]) for name in each[0]}
+    }
 
 
 def _save_overlays(

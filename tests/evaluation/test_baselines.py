@@ -1,6 +1,7 @@
-"""Nearest neighbours, PatchCore and the autoencoder alone, against brute force."""
+"""What a method has to stand above, on a tiny product: one table of all baselines."""
 
 import math
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -8,14 +9,16 @@ import torch
 from conftest import bad_images, good_images, tiny, tiny_vae
 from torch.nn import functional as F
 
+from ddad import anomaly_map as maps
 from ddad.data import product
 from ddad.detector import Detector
-from ddad.evaluation import baselines
+from ddad.evaluation import baselines, patches
 from ddad.evaluation.scoring import summary
 from ddad.latent_projection import LatentProjection
 from ddad.networks.features import load_features
 
-ONE_BLOCK = dict(map_stages=(3,), sigma=0.1)
+NAMES = ["neighbours", "local_neighbours", "patchcore", "padim", "one_call",
+         "autoencoder_pixels", "autoencoder_features"]
 
 
 @pytest.fixture(scope="module")
@@ -34,34 +37,142 @@ def small_test_set(n=4):
     images = torch.cat([good_images(n, seed=50), bad])
     masks = np.concatenate([np.zeros_like(masks), masks]).astype(np.float32)
     return product.TestSet(images, masks, np.repeat([0, 1], n),
-                   ["good"] * n + ["square"] * n, [])
+                           ["good"] * n + ["square"] * n, [])
 
 
-def test_baselines_are_finite_and_tell_the_square(detector):
-    found = baselines.baselines(detector, good_images(6), small_test_set())
-    assert set(found) == {"neighbours", "patchcore", "vae"}
-    assert set(found["vae"]) == {"pixels", "features"}
-    rows = [found["neighbours"], found["patchcore"], *found["vae"].values()]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
-    for row in rows[:2]:
-        assert row["i_auroc"] == 1 and row["p_auroc"] > 0.9
+@pytest.fixture(scope="module")
+def found(detector):
+    return baselines.baselines(detector, good_images(12), small_test_set())
+
+
+def test_baselines_are_finite_and_tell_the_square(found):
+    assert [*found] == NAMES
+    for name, row in found.items():
+        assert all(math.isfinite(row[m]) for m in baselines.METRICS)
+        assert row["seconds"] > 0
+        if name in NAMES[:4]:
+            assert row["i_auroc"] == 1 and row["p_auroc"] > 0.9
     # The pixels lose nothing, so nothing can be told.
-    assert found["vae"]["pixels"]["i_auroc"] == 0.5
+    assert found["autoencoder_pixels"]["i_auroc"] == 0.5
+
+
+def test_memory_banks_are_whole(found):
+    """Of twelve images all are learnt from, the two that are held out included."""
+    everything = 12 * 8 * 8
+    assert found["neighbours"]["patches"] == everything
+    assert found["local_neighbours"]["patches"] == everything
+    assert found["patchcore"]["patches"] == round(0.1 * everything)
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_what_draws_has_three_seeds_and_their_mean(found, name):
+    row = found[name]
+    assert [each["seed"] for each in row["seeds"]] == [0, 1, 2]
+    for m in baselines.METRICS:
+        assert row[m] == pytest.approx(mean(each[m] for each in row["seeds"]))
+
+
+def test_over_seeds():
+    rows = [{"i_auroc": a, "p_auroc": .5, "pro": a / 2, "patches": 7, "seed": seed}
+            for seed, a in enumerate((0.5, 0.75, 1.0))]
+    row = baselines.over_seeds(rows)
+    assert (row["i_auroc"], row["pro"], row["patches"]) == (0.75, 0.375, 7)
+    assert row["seeds"][2] == {"seed": 2, "i_auroc": 1, "p_auroc": .5, "pro": .5}
+
+
+def test_features_are_computed_once_for_all(phi, monkeypatch):
+    asked, extract = [], patches.patch_features
+    monkeypatch.setattr(patches, "patch_features", lambda phi, images, settings: (
+        asked.append(len(images)) or extract(phi, images, settings)))
+    test = small_test_set(2)
+    baselines.of_patches(phi, good_images(5), test, tiny(), seeds=(0, 1))
+    assert asked == [5, len(test.images)]
+
+
+def test_every_seed_is_drawn_with_and_patchcore_scores_by_itself(phi, monkeypatch):
+    seeds, learn = [], patches.gaussians
+    monkeypatch.setattr(patches, "core", lambda known, seed: (
+        seeds.append(seed) or patches.rows(known)[:9]))
+    monkeypatch.setattr(patches, "gaussians", lambda known, seed: (
+        seeds.append(seed) or learn(known, seed)))
+    monkeypatch.setattr(patches, "patchcore", lambda core, asked: (     # bad ones first
+        asked[..., 0], -torch.arange(len(asked)).float()))
+    found = baselines.of_patches(phi, good_images(4), small_test_set(2), tiny(), (5, 7))
+    assert seeds == [5, 5, 7, 7] and found["patchcore"]["i_auroc"] == 0
+    assert [row["seed"] for row in found["padim"]["seeds"]] == [5, 7]
 
 
 @torch.no_grad()
-def test_neighbours_by_brute_force(phi):
-    """With more patches allowed than there are, each meets all that there are."""
-    train, test, settings = good_images(2), small_test_set(), tiny(**ONE_BLOCK)
-    found = baselines.neighbours(phi, train, test, settings, patches=10_000)
+def test_neighbours_from_images_to_figures_by_brute_force(phi):
+    train, test, s = good_images(2), small_test_set(), tiny(map_stages=(3,), sigma=0.1)
+    row = baselines.of_patches(phi, train, test, s)["neighbours"]
     bank, stage = (F.avg_pool2d(phi(images)[2], 3, 1, 1).permute(0, 2, 3, 1)
                    for images in (train, test.images))
     bank = bank.flatten(0, 2)
     distance = (stage.unsqueeze(3) - bank).norm(dim=-1).amin(-1)
     A = F.interpolate(distance.unsqueeze(1), size=64, mode="bilinear").squeeze(1)
-    assert found.pop("seconds") > 0 and found.pop("patches") == len(bank)
-    assert found == pytest.approx(summary(A.flatten(1).amax(1), A, test), abs=1e-3)
+    expected = summary(A.flatten(1).amax(1), A, test)
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-3)
 
+
+# --- one call of the U-Net
+
+@torch.no_grad()
+@pytest.mark.parametrize("blur", [0.0, 1.0])
+def test_one_call_is_the_formula(detector, blur):
+    x0, t, size = good_images(18), 40, 64                   # two batches
+    z0 = baselines.latents(detector, x0)
+    e = detector.networks.unet(detector.abar[t] ** 0.5 * z0, t).sample
+    if blur:
+        e = maps.smooth(e.flatten(0, 1), blur).view(e.shape)
+    A = F.interpolate(e.abs().mean(1, keepdim=True), size=size, mode="bilinear")
+    expected = maps.smooth(A.squeeze(1), detector.settings.sigma * size / 256)
+    found = baselines.call_map(detector, z0, t, blur)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_its_step_is_the_best_one_on_held_out_images(detector, monkeypatch):
+    """Of a network that tells a defect at one step only, and at the others nothing."""
+    good, tried = good_images(8, seed=9), []
+    usual = baselines.latents(detector, good).mean(0)
+
+    def telling(best):
+        def eps_theta(z_t, t):
+            tried.append(t[0].item())
+            z0 = z_t / detector.abar[t[0]].sqrt()
+            return z0 - usual if t[0] == best else torch.zeros_like(z_t)
+        return eps_theta
+
+    for best in (80, 20, 320):
+        monkeypatch.setattr(detector.networks, "eps_theta", telling(best))
+        assert baselines.choose_call(detector, good)["step"] == best
+    assert set(tried) == set(baselines.STEPS)
+
+
+def test_its_step_does_not_see_the_test_set(detector, monkeypatch):
+    """It is chosen before, from the images held out, and no label changes it."""
+    given, choose = [], baselines.choose_call
+    monkeypatch.setattr(baselines, "choose_call", lambda detector, good: (
+        given.append(good) or choose(detector, good)))
+    train, test = good_images(16), small_test_set()
+    row = baselines.baselines(detector, train, test, seeds=(0,))["one_call"]
+    held_out = given[0]
+    assert len(held_out) == 4 and all((train == one).flatten(1).all(1).any()
+                                      for one in held_out)
+    assert (row["step"], row["latent_blur"]) == tuple(
+        choose(detector, held_out).values())
+    mine = good_images(3, seed=70)
+    baselines.baselines(detector, train, test, held_out=mine, seeds=(0,))
+    assert torch.equal(given[1], mine)
+
+
+def test_without_held_out_images_the_step_is_the_methods_own(detector):
+    s = detector.settings
+    assert baselines.choose_call(detector, good_images(4)[:0]) == {
+        "step": s.T_max, "latent_blur": s.latent_blur}
+
+
+# --- the autoencoder
 
 def test_an_autoencoder_that_loses_something(phi):
     vae = tiny_vae()
@@ -72,60 +183,5 @@ def test_an_autoencoder_that_loses_something(phi):
 
     projection = LatentProjection(encode, lambda z: vae.decode(z).sample, 0.5)
     found = baselines.autoencoder(projection, phi, small_test_set(), tiny())
-    assert all(0 <= value <= 1 for row in found.values() for value in row.values())
-
-
-def greedy_by_brute_force(pool, size, first):
-    chosen = [first]
-    while len(chosen) < size:
-        gaps = [min(math.dist(point, pool[c]) for c in chosen)
-                for point in pool.tolist()]
-        chosen.append(int(np.argmax(gaps)))
-    return chosen
-
-
-def test_core_set_is_the_greedy_cover():
-    pool = torch.randn(60, 5, generator=torch.Generator().manual_seed(3))
-    chosen = baselines.core_set(pool, 12, seed=4).tolist()
-    assert chosen == greedy_by_brute_force(pool, 12, chosen[0])
-    assert len(set(chosen)) == 12
-
-
-def test_core_set_in_a_projection_covers_almost_as_well():
-    pool = torch.randn(300, 400, generator=torch.Generator().manual_seed(5))
-    pool *= torch.linspace(2, 0.01, 400)
-
-    def reach(dimensions):
-        chosen = baselines.core_set(pool, 40, seed=0, dimensions=dimensions)
-        return torch.cdist(pool, pool[chosen]).amin(1).max().item()
-
-    assert reach(64) < 1.25 * reach(400)
-
-
-@torch.no_grad()
-def test_patchcore_score_by_hand(phi, monkeypatch):
-    train, test, settings = good_images(3), small_test_set(2), tiny(**ONE_BLOCK)
-    seen = {}
-    monkeypatch.setattr(baselines, "summary",
-                        lambda scores, A, test: seen.update(scores=scores) or {})
-    found = baselines.patchcore(phi, train, test, settings)
-    pool = baselines._patches(phi, train, settings, baselines.POOL)
-    bank = pool[baselines.core_set(pool, found["patches"], settings.seed)]
-    for image, score in zip(test.images, seen["scores"]):
-        y = baselines.patch_features(phi, image[None], settings).flatten(2)[0].T
-        worst = max(y, key=lambda p: (bank - p).norm(dim=1).min())
-        d = (bank - worst).norm(dim=1)
-        m = bank[d.argmin()]
-        near = (bank - m).norm(dim=1).argsort()[: baselines.NEAREST]
-        weight = 1 - math.exp(d.min()) / sum(math.exp(d[n]) for n in near)
-        assert score.item() == pytest.approx(weight * d.min().item(), rel=1e-3)
-
-
-def test_patchcore_is_seeded(phi):
-    train, test = good_images(4), small_test_set(2)
-
-    def found(seed):
-        row = baselines.patchcore(phi, train, test, tiny(seed=seed))
-        return {name: value for name, value in row.items() if name != "seconds"}
-
-    assert found(1) == found(1)
+    assert [*found] == ["pixels", "features"]
+    assert all(0 <= row[m] <= 1 for row in found.values() for m in baselines.METRICS)
