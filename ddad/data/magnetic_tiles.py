@@ -6,7 +6,9 @@ the other, and file names carry the number of the exposure E and of the image N:
 exp<E>_num_<N>. Drawn at random, most test images have a twin in training.
 """
 
+import csv
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -16,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from ..runtime.errors import DataError
-from ..runtime.files import write_json
+from ..runtime.files import write_json, write_text
+from .product import GROUPS
 
 COUNTS = {"Free": 952, "Blowhole": 115, "Break": 85, "Crack": 57, "Fray": 32,
           "Uneven": 103}
@@ -87,8 +90,8 @@ def count(unpacked: Path) -> None:
 
 
 def arrange(name: str, unpacked: Path, out: Path, seed: int = 0) -> None:
-    """Writes out/mtd in MVTec AD's layout, with out/mtd/split.json for a record, from
-    the unpacked archive.
+    """Writes out/mtd in MVTec AD's layout from the unpacked archive, with
+    out/mtd/split.json for a record, and groups.csv: which test images are of one tile.
 
     Images are hard links where the file system has them, else copies. Masks are written
     anew: the archive's have grey edges of all levels, of which those above 127 count as
@@ -114,7 +117,21 @@ def arrange(name: str, unpacked: Path, out: Path, seed: int = 0) -> None:
     train = [stem for stem in stems(good) if stem not in held]
     record = {"rule": RULES[name], "seed": seed, "train": train, "test_good": test}
     write_json(product / "split.json", record)
+    write_groups(product)
     os.replace(aside, out)
+
+
+def write_groups(product: Path) -> None:
+    """Writes product/groups.csv, the tile of each test image, named by its first."""
+    images = sorted(product.glob("test/*/*"))
+    tile_of = {stem: tile[0] for tile in tiles([path.stem for path in images])
+               for stem in tile}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["image", "group"])
+    rows.writerows([path.relative_to(product).as_posix(), tile_of[path.stem]]
+                   for path in images)
+    write_text(product / GROUPS, text.getvalue())
 
 
 def _write_mask(grey: Path, target: Path) -> None:

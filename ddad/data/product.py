@@ -1,5 +1,6 @@
 """A product's images under given settings: to train on, held out, and to test on."""
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..runtime.errors import DataError
 from ..settings import Settings
 from ..training import hold_out
 from .images import held_out_items, read_images, read_item, test_items, train_items
+from .layouts import Item
+from .regions import Region, read_regions
+
+GROUPS = "groups.csv"
 
 
 @dataclass
@@ -22,6 +28,10 @@ class TestSet:
     labels: np.ndarray  # (N,) int, 0 good or 1 defective
     kinds: list[str]
     paths: list[Path]
+    # (N,) str, the name of what each image shows, where several show the same
+    groups: np.ndarray | None = None
+    # where masks are kept apart, with saturation areas
+    regions: list[Region] | None = None
 
 
 def load_train(root: str | Path, settings: Settings) -> Tensor:
@@ -45,7 +55,9 @@ def load_good(root: str | Path, settings: Settings) -> tuple[Tensor, Tensor]:
 
 
 def load_test(root: str | Path, settings: Settings) -> TestSet:
-    """The test images and masks, by the settings' mask rule. Raises DataError."""
+    """The test images and masks, by the settings' mask rule; and what lies beside them:
+    groups of images, regions with their saturation areas. Raises DataError.
+    """
     items = test_items(root)
     read = lambda item: read_item(item, settings.image_size, settings.mask_rule)
     pairs = [read(item) for item in tqdm(items, "read", leave=False, delay=2)]
@@ -56,4 +68,26 @@ def load_test(root: str | Path, settings: Settings) -> TestSet:
         labels=np.array([item.kind != "good" for item in items], int),
         kinds=[item.kind for item in items],
         paths=[item.path for item in items],
+        groups=_read_groups(Path(root), items),
+        regions=read_regions(root, items, settings.image_size),
     )
+
+
+def _read_groups(root: Path, items: list[Item]) -> np.ndarray | None:
+    """The groups of `items` by groups.csv, whose columns are image, relative to `root`,
+    and group; None without that file. Raises DataError.
+    """
+    table = root / GROUPS
+    if not table.exists():
+        return None
+    try:
+        with open(table, newline="", encoding="utf-8-sig") as file:
+            of = {row["image"]: row["group"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read ({error!r}): it needs the columns "
+                        "image and group.") from error
+    names = [item.path.relative_to(root).as_posix() for item in items]
+    if lacking := [name for name in names if not of.get(name)]:
+        raise DataError(f"{table} names no group for {lacking[0]}: add a row for each "
+                        "test image, or delete the file.")
+    return np.array([of[name] for name in names])

@@ -66,7 +66,7 @@ def encode(vae, x0: Tensor, draw: Tensor | None = None) -> Tensor:
     """
     out = vae.encode(x0)
     if not hasattr(out, "latent_dist"):
-        return getattr(out, "latents", out)
+        return getattr(out, "latents", getattr(out, "latent", out))
     mean, std = out.latent_dist.mean, out.latent_dist.std
     return mean + std * (torch.randn_like(mean) if draw is None else draw.to(mean))
 

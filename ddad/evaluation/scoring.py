@@ -16,6 +16,7 @@ def evaluate(
 ) -> tuple[dict, Prediction]:
     """All metrics of `measure`, by the settings' rules, and the prediction they are of.
 
+    The intervals are by the test set's groups, where it has some.
     found: a prediction of the same images by the same path; its maps are weighed anew
     by this detector's settings.
     """
@@ -27,7 +28,8 @@ def evaluate(
         threshold = youden(scores, test.labels)
     binary = test.masks > (0 if settings.mask_rule == "bilinear" else 0.5)
     result = measure(scores, test.labels, A, binary, threshold=threshold,
-                     bootstrap_repeats=bootstrap_repeats, seed=settings.seed)
+                     bootstrap_repeats=bootstrap_repeats, seed=settings.seed,
+                     groups=test.groups, regions=test.regions)
     if settings.pro == "200-thresholds":
         result["pro"], result["pro_005"] = pro_200(A, test.masks), None
     result["threshold"] = threshold

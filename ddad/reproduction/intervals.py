@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import lru_cache
 from statistics import mean, stdev
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from ..evaluation.resampling import percentiles, resamples
 from .published import METRICS, PAPER, PAPER_MEAN
-from .receipts import exact_pro, labels
+from .receipts import labels, resampled_pro
 
-REPEATS = 200
+REPEATS = 1000
 
 
 def figures(receipt: dict) -> list[dict]:
@@ -22,8 +22,9 @@ def figures(receipt: dict) -> list[dict]:
     categories: ours beside the paper's.
 
     ours: mean over seeds of I-AUROC and of exact PRO. sd: their standard deviation.
-    low, high: 95% of resamples of the test images, the same for all seeds; the spread
-    over seeds is not in them. inside: whether the paper's figure lies there.
+    low, high: 95% of resamples of the test images, or of their groups, the same for all
+    seeds; the spread over seeds is not in them. inside: whether the paper's figure lies
+    there.
     """
     rows, published = [], PAPER.get(receipt["dataset"], {})
     for chosen in dict.fromkeys(run["preset"] for run in receipt["runs"]):
@@ -50,7 +51,7 @@ def _measured(receipt: dict, runs: list[dict]) -> tuple[dict, dict]:
     values = {"i_auroc": [run["result"]["i_auroc"] for run in runs],
               "pro": [run["result"]["pro_exact"] for run in runs]}
     auroc = [auroc_resampled(receipt, run, run["images"]["score"]) for run in runs]
-    pro = [pro_resampled(receipt, run, run["images"]["overlap"]) for run in runs]
+    pro = [pro_resampled(receipt, run, run["images"]) for run in runs]
     return values, {"i_auroc": np.mean(auroc, 0), "pro": np.mean(pro, 0)}
 
 
@@ -89,59 +90,84 @@ def as_csv(receipt: dict) -> str:
 
 # --- resampled test images
 
-def draws(receipt: dict, category: str) -> list[np.ndarray]:
-    """The test images' indices, drawn anew REPEATS times, the same for every run: as
-    many good ones, defective ones, and defective ones with an empty mask, as there are.
+def draws(receipt: dict, category: str) -> np.ndarray:
+    """How often each test image was drawn, (REPEATS, N), the same for every run: as
+    many good ones, defective ones, and defective ones with an empty mask, as there are;
+    or, where they have groups, as many groups of each kind.
     """
     test = receipt["test"][category]
     defective = np.array([kind != "good" for kind in test["kind"]], int)
-    return resamples(2 * defective + (np.array(test["area"]) > 0), REPEATS)
+    strata = 2 * defective + (np.array(test["area"]) > 0)
+    # what the tables of format 1 were made with: goes with receipts._bridge
+    repeats = min(REPEATS, 200) if receipt["format"] == 1 else REPEATS
+    groups = test["group"] and tuple(test["group"])
+    return _draws(tuple(strata.tolist()), groups, repeats)
 
 
-def auroc_resampled(receipt: dict, run: dict, scores: list[float]) -> list[float]:
+@lru_cache(maxsize=16)
+def _draws(strata: tuple, groups: tuple | None, repeats: int) -> np.ndarray:
+    drawn = resamples(strata, repeats, groups=groups)
+    counts = np.array([np.bincount(index, minlength=len(strata)) for index in drawn],
+                      dtype=float)
+    counts.setflags(write=False)
+    return counts
+
+
+def auroc_resampled(receipt: dict, run: dict, scores: list[float]) -> np.ndarray:
     """I-AUROC of each of the `draws`: the share of pairs in which the defective image
-    has the higher score, ties counting half. scikit-learn's takes ten times as long.
+    has the higher score, ties counting half.
     """
-    truth, scores = labels(receipt, run), np.array(scores)
-
-    def auroc(index: np.ndarray) -> float:
-        good = np.sort(scores[index][truth[index] == 0])
-        bad = scores[index][truth[index] == 1]
-        below, upto = (np.searchsorted(good, bad, side) for side in ("left", "right"))
-        return (below + upto).sum() / (2 * len(good) * len(bad))
-    return [auroc(index) for index in draws(receipt, run["category"])]
+    bad, scores = labels(receipt, run) == 1, np.array(scores)
+    counts = draws(receipt, run["category"])
+    wins = _above(scores[bad], scores[~bad])
+    won = ((counts[:, bad] @ wins) * counts[:, ~bad]).sum(1)
+    return won / (counts[:, bad].sum(1) * counts[:, ~bad].sum(1))
 
 
-def pro_resampled(receipt: dict, run: dict, overlap: list[float],
-                  inside: np.ndarray | None = None) -> list[float]:
-    """Exact PRO of each of the `draws`: see `exact_pro`."""
-    return [exact_pro(receipt, run, overlap, index, inside)
-            for index in draws(receipt, run["category"])]
+def _above(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """1 where the one of the row is above that of the column, 1/2 where it is equal."""
+    ours = ours[:, None]
+    return (ours > others) + (ours == others) / 2
+
+
+def pro_resampled(receipt: dict, run: dict, images: dict,
+                  third: int | None = None) -> np.ndarray:
+    """Exact PRO of each of the `draws`: see `receipts.resampled_pro`."""
+    counts = draws(receipt, run["category"])
+    return resampled_pro(receipt, run, images, counts, third)
 
 
 def rank(values: np.ndarray, area: np.ndarray, index: np.ndarray,
-         drawn: list[np.ndarray]) -> str:
+         drawn: np.ndarray) -> str:
     """Spearman's rank correlation of values and area (N,) over the images at `index`,
     with its interval; resamples in which either side is constant have none.
+
+    drawn: how often each image was drawn, (R, N).
     """
-    varies = lambda i: len(set(values[i])) > 1 and len(set(area[i])) > 1
-    correlation = lambda i: float(spearmanr(values[i], area[i]).statistic)
-    if not varies(index):
+    values, area = np.asarray(values)[index], np.asarray(area)[index]
+    value, = correlations(values, area, np.ones((1, len(area))))
+    if not np.isfinite(value):
         return "all the same"
-    resampled = [correlation(i) for i in drawn if varies(i)]
-    return interval(correlation(index), resampled, "+")
+    return interval(value, correlations(values, area, drawn[:, index]), "+")
 
 
-def thirds(receipt: dict, category: str) -> list[np.ndarray]:
-    """The test images of each third of the defects' area, as (N,) bool; those with an
-    empty mask are in none.
+def correlations(a: np.ndarray, b: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spearman's of a and b (n,) for each row of counts (R, n), how often each element
+    is there; NaN where one of the two is constant.
     """
-    area = np.array(receipt["test"][category]["area"])
-    which = np.digitize(area, np.quantile(area[area > 0], [1 / 3, 2 / 3]))
-    return [(area > 0) & (which == k) for k in range(3)]
+    ranks = [counts @ _above(one, one) for one in (a, b)]
+    whole = counts.sum(1, keepdims=True)
+    x, y = (rank - (counts * rank).sum(1, keepdims=True) / whole for rank in ranks)
+    of = lambda p, q: (counts * p * q).sum(1)
+    with np.errstate(invalid="ignore"):
+        return of(x, y) / np.sqrt(of(x, x) * of(y, y))
 
 
 def interval(value: float, scattered, sign: str = "") -> str:
-    """A value with its 95% interval, as a table shows it."""
-    low, high = percentiles(scattered)
+    """A value with its 95% interval, as a table shows it; resamples that have no value
+    are left out.
+    """
+    scattered = np.asarray(scattered)
+    defined = np.isfinite(scattered)
+    low, high = percentiles(scattered[defined] if defined.any() else scattered)
     return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"

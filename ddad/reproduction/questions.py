@@ -20,6 +20,7 @@ from ..evaluation.metrics import PixelRanking
 from ..evaluation.scoring import summary
 from ..settings import Settings
 from .ablation import OTHER_PATH
+from .receipts import by_third
 
 # What each path changes. A calibrated detector may have chosen static steps (smallest
 # bin = all bins), so both kinds are made from it.
@@ -49,13 +50,12 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet,
     found: its own prediction of the test images. paths: the detector as it is, with
     dynamic and with static steps, and with noise added, each with what its figures are
     made of. With every_constant also constants: each of them changed, with dynamic
-    steps; and floors, the baselines: nearest neighbours, the autoencoder alone, and
-    PatchCore with the same features.
+    steps; and baselines: what simpler methods reach.
     """
     answers = {"paths": _paths(detector, held_out, test, found)}
     if every_constant:
         answers["constants"] = _constants(detector, held_out, test)
-        answers["floors"] = baselines(detector, train, test)
+        answers["baselines"] = baselines(detector, train, test, held_out)
         started = time.perf_counter()
         detector.predict(test.images)
         answers["seconds"] = round(time.perf_counter() - started, 2)
@@ -106,14 +106,29 @@ def varied(detector: Detector, change: dict, held_out: Tensor) -> Detector:
 
 def _seen(detector: Detector, found: Prediction, test: TestSet) -> dict:
     """I-AUROC, P-AUROC and PRO, and what they are made of for each image: score, step,
-    and its regions' overlap.
+    and its parts of PRO.
     """
-    ranking = PixelRanking(found.map.numpy(), test.masks > 0.5)
-    score, overlap = found.score.numpy(), ranking.overlap_by_image()[0]
+    masks, score = test.masks > 0.5, found.score.numpy()
+    ranking = PixelRanking(found.map.numpy(), masks)
     return {"i_auroc": float(roc_auc_score(test.labels, score)),
             "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),
             "threshold": detector.threshold, "score": short(score),
-            "T_hat": found.T_hat.tolist(), "overlap": short(overlap)}
+            "T_hat": found.T_hat.tolist()} | pro_by_image(ranking, masks)
+
+
+def pro_by_image(ranking: PixelRanking, masks: np.ndarray) -> dict:
+    """What PRO and its interval are made of, for each image: its regions' overlap; and
+    by third of the defects' area, what it does to that third's through its good pixels.
+    """
+    thirds = by_third(np.array(areas(masks)))
+    return {"overlap": short(ranking.overlap_by_image()[0]),
+            "false": [short(ranking.false_by_image(regions_of=third))
+                      for third in thirds]}
+
+
+def areas(masks: np.ndarray) -> list[float]:
+    """The share of each image that is defect."""
+    return short(masks.mean(axis=(1, 2)))
 
 
 def short(values: np.ndarray) -> list[float]:

@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 from ..runtime.errors import ReceiptError
 from ..runtime.files import write_text
 
-RECEIPT, TOLERANCE = "receipt.json", 0.01
+RECEIPT, FORMAT, TOLERANCE = "receipt.json", 2, 0.01
 # what all runs of a category share
-SAME_TEST = ("image", "kind", "area", "regions")
+SAME_TEST = ("image", "kind", "area", "regions", "group")
 RULES = ("preset", "mask_rule", "pro", "image_size", "threshold", "map_range")
 COMPARED = ("i_auroc", "p_auroc", "pro")
 
@@ -28,9 +28,14 @@ def make_receipt(out: Path) -> dict:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if not runs:
         raise ReceiptError(f"{out} holds no finished run: `ddad reproduce` makes them")
-    receipt = {"format": 1, "dataset": runs[0]["dataset"], "test": {}, "runs": runs}
-    for run in runs:
+    receipt = {"format": FORMAT, "dataset": runs[0]["dataset"], "test": {},
+               "runs": runs}
+    for path, run in zip(paths, runs):
         category, images = run["category"], run["images"]
+        if lacking := {*SAME_TEST, "false"} - set(images):
+            raise ReceiptError(f"{path} is of an older package, without "
+                               f"{', '.join(sorted(lacking))}: delete it, and run "
+                               "`ddad reproduce` again")
         same = {name: images.pop(name) for name in SAME_TEST}
         if receipt["test"].setdefault(category, same)["image"] != same["image"]:
             raise ReceiptError(f"{out}: the runs of {category} were tested on "
@@ -49,7 +54,7 @@ def digest(receipt: dict) -> str:
 
 def read_receipt(path: Path) -> dict:
     """A receipt whose hash is right and whose I-AUROC and PRO are those of its own
-    images. ReceiptError.
+    images, of the runs and of their answers. ReceiptError, also for another format.
 
     path: the file, or the folder that holds it.
     """
@@ -59,6 +64,12 @@ def read_receipt(path: Path) -> dict:
         if digest(receipt) != receipt["sha256"]:
             raise ReceiptError(f"{path} was altered: its content does not have the "
                                "hash it states; make it again with `ddad reproduce`")
+        if receipt["format"] == 1:
+            _bridge(receipt)
+        elif receipt["format"] != FORMAT:
+            raise ReceiptError(f"{path} has format {receipt['format']}, this package "
+                               f"reads {FORMAT}: make it again with `ddad reproduce`, "
+                               "or take the package that made it")
         for run in receipt["runs"]:
             _check_figures(path, receipt, run)
         return receipt
@@ -69,14 +80,45 @@ def read_receipt(path: Path) -> dict:
                            "that `ddad reproduce` writes, or its folder") from error
 
 
+def _bridge(receipt: dict) -> None:
+    """Fills in what format 1 lacks, as it was read: each image its own group, and the
+    false-positive rates the same in every resample. To go with the last such receipt.
+    """
+    for test in receipt["test"].values():
+        test.setdefault("group", None)
+    for run in receipt["runs"]:
+        for images in (run["images"], *_paths(run).values()):
+            images.setdefault("false", [[0.0] * len(images["overlap"])] * 3)
+
+
+def _paths(run: dict) -> dict[str, dict]:
+    """The run's answers that are of every test image, by name."""
+    return run.get("questions", {}).get("paths", {})
+
+
 def _check_figures(path: Path, receipt: dict, run: dict) -> None:
-    images, stated = run["images"], run["result"]
-    made = {"i_auroc": roc_auc_score(labels(receipt, run), images["score"]),
-            "pro_exact": exact_pro(receipt, run, images["overlap"])}
-    for name, value in made.items():
-        if abs(value - stated[name]) > 1e-5:
-            raise ReceiptError(f"{path}: {title(run)} states {name} {stated[name]}, "
-                               f"its images give {value}")
+    test = receipt["test"][run["category"]]
+    n = len(test["image"])
+    if any(len(test[name]) != n for name in SAME_TEST if test[name] is not None):
+        raise ReceiptError(f"{path}: the test images of {run['category']} are {n}, and "
+                           "not as many areas, regions or groups")
+    stated = run["result"] | {"pro": run["result"]["pro_exact"]}
+    parts = {"": (run["images"], stated)}
+    parts |= {f", {name}": (one, one) for name, one in _paths(run).items()}
+    for name, (images, stated) in parts.items():
+        # more of every image leaves the false-positive rates as they are
+        false = np.array(images["false"], float)
+        if false.shape != (3, n) or not (
+                abs(false.sum(1)) <= 1e-5 * (1 + abs(false).sum(1))).all():
+            raise ReceiptError(f"{path}: {title(run)}{name} has a `false` that is not "
+                               "three rows of one number an image, each of sum 0")
+        made = {"i_auroc": roc_auc_score(labels(receipt, run), images["score"]),
+                "pro": exact_pro(receipt, run, images)}
+        for metric, value in made.items():
+            if not abs(value - stated[metric]) <= 1e-5:
+                raise ReceiptError(
+                    f"{path}: {title(run)}{name} states {metric} {stated[metric]}, its "
+                    f"images give {value}")
 
 
 def labels(receipt: dict, run: dict) -> np.ndarray:
@@ -85,21 +127,46 @@ def labels(receipt: dict, run: dict) -> np.ndarray:
     return np.array([kind != "good" for kind in kinds], int)
 
 
-def exact_pro(receipt: dict, run: dict, overlap: list[float],
-              index: np.ndarray | None = None,
-              inside: np.ndarray | None = None) -> float:
-    """Exact PRO, from each image's summed overlap; NaN where no region counts.
-
-    index: images, some perhaps several times (default: each once). inside: (N,) bool,
-    the images whose regions count (default: all).
+def by_third(area: np.ndarray) -> list[np.ndarray]:
+    """The images of each third of the defects' area, from the smallest, as (N,) bool;
+    those without a defect are in none. area: (N,), the share of each that is defect.
     """
-    regions = np.array(receipt["test"][run["category"]]["regions"])
-    index = np.arange(len(regions)) if index is None else index
-    if inside is not None:
-        index = index[inside[index]]
-    if not regions[index].any():
-        return float("nan")
-    return float(np.array(overlap)[index].sum() / regions[index].sum())
+    which = np.digitize(area, np.quantile(area[area > 0], [1 / 3, 2 / 3]))
+    return [(area > 0) & (which == k) for k in range(3)]
+
+
+def exact_pro(receipt: dict, run: dict, images: dict,
+              third: int | None = None) -> float:
+    """Exact PRO from each image's part of it; NaN where no region counts.
+
+    images: run["images"], or one of its answers. third: of the defects' area, whose
+    regions alone count.
+    """
+    return float(resampled_pro(receipt, run, images, third=third))
+
+
+def resampled_pro(receipt: dict, run: dict, images: dict,
+                  counts: np.ndarray | None = None,
+                  third: int | None = None) -> np.ndarray:
+    """Exact PRO of test images that count so many times, to first order in counts.
+
+    counts: (.., N), a row a resample; default: each once. The regions found change with
+    the images that are drawn, and the false-positive rates with their good pixels: see
+    `PixelRanking.false_by_image`.
+    """
+    test = receipt["test"][run["category"]]
+    overlap, regions = np.array(images["overlap"]), np.array(test["regions"], float)
+    false = np.array(images["false"])
+    counts = np.ones(len(regions)) if counts is None else counts
+    if third is None:
+        false = false.sum(0)
+    else:
+        false = false[third]
+        regions = regions * by_third(np.array(test["area"]))[third]
+        overlap = overlap * (regions > 0)
+    with np.errstate(invalid="ignore"):
+        found = counts @ overlap / (counts @ regions)
+        return found + (counts - 1) @ false / regions.sum()
 
 
 def title(run: dict) -> str:

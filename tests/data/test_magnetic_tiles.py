@@ -9,7 +9,9 @@ from ddad.data.fetch import check_dataset, fetch
 from ddad.data.images import read_item
 from ddad.data.images import test_items as items_to_test
 from ddad.data.magnetic_tiles import held_for_test, number, tiles
+from ddad.data.product import load_test
 from ddad.runtime.errors import DataError
+from ddad.settings import preset
 
 
 @pytest.fixture
@@ -85,6 +87,14 @@ def test_tiles_are_fetched_once_and_arranged_twice(serve, tmp_path, monkeypatch)
     assert read_item(item, 8)[1].sum() == 4  # the grey edge is no defect
     assert item.path.stat().st_nlink == 3  # unpacked once, linked twice
     assert "exp1_num_1000" in splits["mtd_by_tile"]["test_good"]
+    # the first tile's six good exposures, and the first defects, near it
+    test = load_test(home / "mtd", preset("clean", image_size=32))
+    first = [path.stem for path, group in zip(test.paths, test.groups)
+             if group == "exp1_num_1000"]
+    good = [f"exp{e}_num_{985 + 15 * e}" for e in range(1, 7)]
+    assert sorted(first) == sorted([*good, *["exp1_num_1200"] * 5])
+    stems = [path.stem for path in test.paths]
+    assert len(set(test.groups)) == len(tiles(stems)) < len(stems)
 
 
 def test_tiles_that_are_missing_are_noticed(serve, tmp_path, monkeypatch):

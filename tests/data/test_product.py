@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -68,3 +70,40 @@ def test_a_folder_without_images_is_refused(tmp_path, settings):
     (tmp_path / "validation" / "good").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no image"):
         load_held_out(tmp_path, settings)
+
+
+# --- groups of test images
+
+
+def grouped(product, root, rows, head="image,group"):
+    """A copy of the product with these lines in groups.csv."""
+    shutil.copytree(product, root)
+    (root / "groups.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    return root
+
+
+def test_groups_are_those_of_the_file_beside_the_images(product, settings, tmp_path):
+    assert load_test(product, settings).groups is None
+    names = [item.path.relative_to(product).as_posix()
+             for item in items_to_test(product)]
+    rows = [f"{name},part {n // 3}" for n, name in enumerate(names)]
+    of_training = "train/good/0.png,part 9"
+    root = grouped(product, tmp_path / "disc", [of_training, *reversed(rows)])
+    expected = [f"part {n // 3}" for n in range(8)]
+    assert load_test(root, settings).groups.tolist() == expected
+    assert load_test(str(root), settings).groups.tolist() == expected
+
+
+def test_a_table_of_groups_that_lacks_an_image_or_a_column_is_refused(
+        product, settings, tmp_path):
+    one = items_to_test(product)[0].path.relative_to(product).as_posix()
+    for n, (row, head) in enumerate([("a.png,1", "image,group"), (one, "image,group")]):
+        root = grouped(product, tmp_path / str(n), [row], head)
+        with pytest.raises(DataError, match=f"names no group for {one}"):
+            load_test(root, settings)
+    root = grouped(product, tmp_path / "head", ["a.png,1"], "picture,group")
+    with pytest.raises(DataError, match="needs the columns image and group"):
+        load_test(root, settings)
+    (root / "groups.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"groups\.csv cannot be read"):
+        load_test(root, settings)

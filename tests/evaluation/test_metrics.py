@@ -318,7 +318,7 @@ def test_measure():
     scores, labels = scores_and_labels(maps)
     plain = measure(scores, labels, maps, masks)
     assert list(plain) == ["i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max",
-                           "pro", "pro_005"]
+                           "pro", "pro_005", "aupimo"]
     assert plain["i_auroc"] == roc_auc_score(labels, scores)
     assert plain["p_ap"] == average_precision_score(masks.ravel(), maps.ravel())
     assert plain["pro"] == pro(maps, masks)

@@ -50,6 +50,65 @@ def test_an_altered_receipt_is_refused(receipt, tmp_path):
         read_receipt(tmp_path / "nothing.json")
 
 
+def rehashed(receipt, folder):
+    """The receipt as a file, with the hash of what it holds."""
+    receipt["sha256"] = digest(receipt)
+    path = folder / "receipt.json"
+    path.write_text(json.dumps(receipt), encoding="utf-8")
+    return path
+
+
+def test_an_answers_figures_are_those_of_its_images(receipt, tmp_path):
+    asked = next(run for run in receipt["runs"] if "questions" in run)
+    asked["questions"]["paths"]["static steps"]["pro"] += 0.01
+    with pytest.raises(ReceiptError, match="static steps states pro"):
+        read_receipt(rehashed(receipt, tmp_path))
+
+
+def test_a_receipt_of_another_format_is_refused(receipt, tmp_path):
+    with pytest.raises(ReceiptError, match="has format 3, this package reads 2"):
+        read_receipt(rehashed(receipt | {"format": 3}, tmp_path))
+
+
+def test_what_images_do_through_false_positives_is_checked(receipt, tmp_path):
+    """As far as it can be: its shape, and that each third's sums to nothing."""
+    receipt["format"] = 2
+    images = receipt["runs"][0]["images"]
+    n = len(images["score"])
+    images["false"] = [[0.25, -0.25, *[0.0] * (n - 2)]] * 3
+    assert read_receipt(rehashed(receipt, tmp_path))["format"] == 2
+    rest = [0.0] * (n - 1)
+    for false in ([[0.25, *rest]] * 3, [[0.0] * n] * 2, [rest] * 3,
+                  [[float("nan"), *rest]] * 3):
+        images["false"] = false
+        with pytest.raises(ReceiptError, match="seed 0 has a `false` that is not"):
+            read_receipt(rehashed(receipt, tmp_path))
+    del images["false"]
+    with pytest.raises(ReceiptError, match="is no receipt"):
+        read_receipt(rehashed(receipt, tmp_path))
+
+
+def test_groups_are_one_an_image(receipt, tmp_path):
+    test = receipt["test"]["blister"]
+    n = len(test["image"])
+    test["group"] = ["a"] * n
+    assert read_receipt(rehashed(receipt, tmp_path))
+    test["group"] = ["a"] * (n - 1)
+    with pytest.raises(ReceiptError, match="not as many areas, regions or groups"):
+        read_receipt(rehashed(receipt, tmp_path))
+
+
+def test_a_run_of_an_older_package_makes_no_receipt(receipt, tmp_path):
+    run = receipt["runs"][0]
+    run["images"] |= receipt["test"]["blister"]
+    del run["images"]["false"], run["images"]["group"]
+    path = tmp_path / "blister" / "clean-0" / "run.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(run), encoding="utf-8")
+    with pytest.raises(ReceiptError, match="older package, without false, group: del"):
+        make_receipt(tmp_path)
+
+
 def test_there_is_no_receipt_of_nothing_or_of_other_test_images(receipt, tmp_path):
     with pytest.raises(ReceiptError, match="holds no finished run"):
         make_receipt(tmp_path)
