@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .settings import Settings
@@ -45,25 +45,33 @@ def build_unet(settings: Settings, channels: int, size: int) -> UNet2DModel:
     class, no text, no dropout. ValueError for a size that its levels cannot halve.
 
     diffusers' configuration cannot express unet_heads: a network with it is to be built
-    here, and given saved weights.
+    here, and given saved weights. Beside the levels, the middle always attends. With
+    the blocks of guided-diffusion (Dhariwal and Nichol 2021) and the preset's sizes it
+    is the official code's network.
     """
-    levels = len(settings.unet_channels)
+    s, levels = settings, len(settings.unet_channels)
     if size % 2 ** (levels - 1):
         raise ValueError(
             f"setting unet_channels: {levels} levels need latents whose side is a "
             f"multiple of {2 ** (levels - 1)}, not {size}")
-    attention = [level >= settings.unet_attention_from for level in range(levels)]
+    guided = s.unet_blocks == "guided-diffusion"
+    between, plain = (("resnet", "Resnet{}sampleBlock2D") if guided
+                      else ("conv", "{}Block2D"))
+    blocks = ["Attn{}Block2D" if s.unet_attention_from <= level <= s.unet_attention_to
+              else plain for level in range(levels)]
     unet = UNet2DModel(
         sample_size=size, in_channels=channels, out_channels=channels,
-        block_out_channels=settings.unet_channels,
-        layers_per_block=settings.unet_layers, norm_num_groups=32,
-        attention_head_dim=32,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D"
-                               for a in attention),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D"
-                             for a in reversed(attention)))
-    for layer in unet.modules() if settings.unet_heads else ():
+        block_out_channels=s.unet_channels, layers_per_block=s.unet_layers,
+        norm_num_groups=32, attention_head_dim=32,
+        downsample_type=between, upsample_type=between, flip_sin_to_cos=not guided,
+        down_block_types=tuple(block.format("Down") for block in blocks),
+        up_block_types=tuple(block.format("Up") for block in reversed(blocks)))
+    for layer in unet.modules() if s.unet_heads else ():
         # diffusers sizes a head, and so gives wider levels more of them
         if isinstance(layer, Attention):
-            layer.heads = settings.unet_heads
+            layer.heads = s.unet_heads
+    for name, weight in unet.named_parameters() if guided else ():
+        # the last layer of each block: untrained, the block passes its input on
+        if any(last in name for last in (".conv2.", ".to_out.", "conv_out.")):
+            nn.init.zeros_(weight)
     return unet

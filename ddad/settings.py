@@ -67,7 +67,12 @@ class Settings(Choices):
     unet_channels: tuple[int, ...] = trained(
         (64, 96, 160), "one entry a level, multiples of 32", row="12")
     unet_layers: int = trained(1, "residual blocks a level", row="12", bounds=(1, 8))
+    unet_blocks: str = trained(
+        "diffusers", "a convolution between two levels, or, as in guided-diffusion, a "
+        "residual block, every block starting as the identity", row="12",
+        choices=("diffusers", "guided-diffusion"))
     unet_attention_from: int = trained(1, "first level with self-attention", row="12")
+    unet_attention_to: int = trained(9, "last level with self-attention", row="12")
     unet_heads: int = trained(
         0, "attention heads at every level; 0 gives heads of 32 channels", row="12",
         bounds=(0, 32))
@@ -75,6 +80,9 @@ class Settings(Choices):
     train_length: str = setting("3000 steps", "N steps or N epochs", row="-")
     train_batch: int = trained(
         16, "images in a training step", row="-", bounds=(1, 4096))
+    train_order: str = trained(
+        "drawn", "a step's images are drawn anew, or dealt from epochs, each shuffled "
+        "and without the images left over", row="-", choices=("drawn", "epochs"))
     learning_rate: float = trained(
         5e-4, "of AdamW, at its peak", row="-", bounds=(0, 1))
     learning_rate_schedule: str = trained(
@@ -212,9 +220,10 @@ def shaping(network: str) -> tuple[str, ...]:
 
 
 _AS_PUBLISHED = dict(
-    unet_channels=(192, 384, 384, 768, 768), unet_layers=2, unet_attention_from=0,
-    unet_heads=8, train_batch=30, train_length="300 epochs", learning_rate=1e-4,
-    learning_rate_schedule="constant", gradient_clip=0.0, ema=0.0,
+    unet_channels=(192, 384, 384, 768, 768), unet_layers=2,
+    unet_blocks="guided-diffusion", unet_attention_from=0, unet_attention_to=3,
+    unet_heads=8, train_batch=30, train_order="epochs", train_length="300 epochs",
+    learning_rate=1e-4, learning_rate_schedule="constant", gradient_clip=0.0, ema=0.0,
     features="microsoft/resnet-34", held_out=0.0, map_range="test", threshold="youden",
     self_neighbour=True, tune_level="batch", tune_gradient="both",
     tune_batch_norm="training", tune_batch=30, seed=42, clamp=False)

@@ -35,6 +35,8 @@ from .runtime.latent_cache import encode_all
 from .runtime.stages import Stages
 from .settings import EPS_THETA, PHI, Settings, preset, shaping
 
+STEPS = 1_000_003                               # between the draws of two seeds' steps
+
 
 def hold_out(images: Tensor, settings: Settings,
              held_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -86,7 +88,7 @@ def optimise(model: nn.Module,
     done, loss_and_gradients = state.resume(), gradients(optimiser, loss_of)
     for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1,
                   delay=2, disable=not processes.is_main()):
-        batch = batch_at(torch.Generator().manual_seed(s.seed * 1_000_003 + i))
+        batch = batch_at(torch.Generator().manual_seed(s.seed * STEPS + i))
         loss = loss_and_gradients(*batch)
         rate = learning_rate(i, steps, s.learning_rate, s.learning_rate_schedule)
         optimiser.param_groups[0]["lr"] = rate
@@ -106,6 +108,21 @@ def optimise(model: nn.Module,
             "parameters": sum(w.numel() for w in weights)}
 
 
+def rows_of(draws: torch.Generator, images: int, settings: Settings) -> Tensor:
+    """Which of the images a step takes, (train_batch,) int64; the seed of `draws`, its
+    own generator, tells the step. With fewer images than rows some come again.
+    """
+    s, rows = settings, torch.arange(settings.train_batch)
+    if s.train_order == "drawn":
+        return torch.randint(images, rows.shape, generator=draws)
+    step = draws.initial_seed() - s.seed * STEPS
+    epoch, nth = divmod(step, max(1, images // len(rows)))
+    # a negative seed, which no step has
+    shuffle = torch.Generator().manual_seed(-1 - s.seed * STEPS - epoch)
+    order = torch.randperm(images, generator=shuffle)
+    return order[(nth * len(rows) + rows) % images]
+
+
 def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
                           settings: Settings, device: torch.device,
                           checkpoint: Path | None = None) -> dict:
@@ -120,7 +137,7 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
     eps_theta, launched = trainable(unet, device, s.train_precision)
 
     def batch_at(draws: torch.Generator) -> tuple[Tensor, ...]:
-        rows = torch.randint(len(mean), (s.train_batch,), generator=draws).to(device)
+        rows = rows_of(draws, len(mean), s).to(device)
         deviation = None if std is None else std[rows]
         z0 = draw(mean[rows], deviation, s.posterior, draws)
         t = torch.randint(s.timesteps, (len(z0),), generator=draws).to(device)

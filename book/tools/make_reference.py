@@ -2,7 +2,8 @@
 
     book/command_line.md            from the parser: commands, arguments, help texts
     book/settings.md                from the fields of Settings and from the presets
-    book/paper_against_code.md      the table "Where to set it", from the same
+    book/paper_against_code.md      the table "Where to set it", from the same, and
+                                    "The network" (network_table.py)
     book/api/*.md                   the modules of each room, for sphinx's autodoc
 
 On each page the part between `<!-- reference NAME -->` and `<!-- end -->` is written;
@@ -20,6 +21,8 @@ from dataclasses import Field, fields
 from functools import partial
 from pathlib import Path
 from typing import get_type_hints
+
+import network_table
 
 from ddad.cli import parser
 from ddad.settings import PRESETS, Settings
@@ -193,6 +196,12 @@ def differences() -> str:
     return table(["#", "setting", *map(shown, names)], rows)
 
 
+def network() -> str:
+    """The official code's network and training beside those of the presets."""
+    head = ["", "official code", "`paper`, `official`", "`clean`", "remark"]
+    return table(head, network_table.rows())
+
+
 # the Python API
 
 def modules(room: str) -> str:
@@ -206,7 +215,7 @@ def modules(room: str) -> str:
         for name in within)
 
 
-PARTS = {f.__name__: f for f in (command_line, settings, differences)}
+PARTS = {f.__name__: f for f in (command_line, settings, differences, network)}
 PARTS |= {f"modules_{room or 'method'}": partial(modules, room) for room in ROOMS}
 PAGES = [BOOK / name for name in
          ("command_line.md", "settings.md", "paper_against_code.md")]

@@ -53,7 +53,8 @@ def networks(scale: str, **changes) -> tuple[Settings, nn.Module, nn.Module, nn.
     if scale == "laptop":
         vae, phi = AutoencoderTiny(), load_features(settings)
     else:
-        sizes = ("unet_channels", "unet_layers", "unet_attention_from", "unet_heads")
+        sizes = ("unet_channels", "unet_layers", "unet_blocks", "unet_attention_from",
+                 "unet_attention_to", "unet_heads")
         paper = preset("paper")
         settings = settings.change(**{name: getattr(paper, name) for name in sizes})
         vae, phi = _stable_diffusion(), empty_features(settings, RESNET_34)

@@ -9,8 +9,7 @@ from ddad.detector import Detector
 from ddad.noise_predictor import build_unet
 from ddad.runtime.errors import ModelError
 from ddad.runtime.files import sha256
-from ddad.runtime.manifest import MANIFEST, read_manifest
-from ddad.saved_model import STATE, UNET
+from ddad.runtime.manifest import MANIFEST, STATE, UNET, read_manifest
 
 
 def load(folder):

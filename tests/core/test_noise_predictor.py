@@ -1,13 +1,18 @@
 """Schedule, forward process, objective and network of eps_theta."""
+import json
 import math
 
 import pytest
 import torch
 from conftest import tiny
+from diffusers.models.resnet import ResnetBlock2D
 from formulas import abar_by_hand, seeded
+from torch.nn import functional as F
 
 from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss, q_sample
 from ddad.settings import preset
+from ddad.synthetic.products import PRODUCTS
+from ddad.synthetic.weights import WEIGHTS
 
 
 @pytest.mark.parametrize("schedule, at_80", [("linear", 0.835),
@@ -49,11 +54,46 @@ def test_epsilon_loss_is_the_mean_square_at_each_images_own_step():
     assert torch.equal(calls[0], t)
 
 
-def test_unet_keeps_shape_and_needs_a_fitting_side():
-    unet = build_unet(tiny(unet_channels=(32, 64), unet_heads=4), 5, 8).eval()
+@pytest.mark.parametrize("blocks", ["diffusers", "guided-diffusion"])
+def test_unet_keeps_shape_and_needs_a_fitting_side(blocks):
+    settings = tiny(unet_channels=(32, 64), unet_heads=4, unet_blocks=blocks)
+    unet = build_unet(settings, 5, 8).eval()
     z_t, t = torch.zeros(2, 5, 8, 8), torch.tensor([0, 999])
     assert unet(z_t, t).sample.shape == z_t.shape
     heads = {layer.heads for layer in unet.modules() if hasattr(layer, "heads")}
     assert heads == {4}
     with pytest.raises(ValueError, match="unet_channels"):
-        build_unet(tiny(unet_channels=(32, 64, 64)), 4, 6)
+        build_unet(settings.change(unet_channels=(32, 64, 64)), 4, 6)
+
+
+@pytest.mark.parametrize("blocks, between", [("diffusers", 0), ("guided-diffusion", 4)])
+def test_unet_attends_at_the_levels_chosen(blocks, between):
+    unet = build_unet(tiny(unet_channels=(32, 32, 64), unet_attention_from=1,
+                           unet_attention_to=1, unet_blocks=blocks), 4, 8)
+    levels = [*unet.down_blocks, unet.mid_block, *reversed(unet.up_blocks)]
+    assert [len(getattr(level, "attentions", ())) for level in levels] == [
+        0, 1, 0, 1, 0, 2, 0]
+    # the middle has two, and each level one more on its way up
+    resnets = [layer for layer in unet.modules() if isinstance(layer, ResnetBlock2D)]
+    assert len(resnets) == 3 * (1 + 2) + 2 + between
+
+
+def test_guided_blocks_begin_as_the_identity():
+    """All but the convolution at the end and the shortcuts where widths change."""
+    unet = build_unet(tiny(unet_channels=(32, 32), unet_blocks="guided-diffusion"), 4,
+                      8)
+    x, emb = torch.randn(2, 32, 8, 8, generator=seeded()), torch.randn(2, 128)
+    out, _ = unet.down_blocks[0](x, emb)
+    assert torch.equal(out, F.avg_pool2d(x, 2))
+    assert torch.equal(unet.mid_block(x, emb), x)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_shipped_unet_is_built_as_it_was(product):
+    read = lambda name: json.loads((WEIGHTS / product / name).read_text("utf-8"))
+    manifest, written = read("manifest.json"), read("unet/config.json")
+    settings = preset(manifest["settings"]["preset"], **manifest["settings"])
+    unet = build_unet(settings, *manifest["latent"])
+    now = json.loads(unet.to_json_string())
+    assert {name: now[name] for name in written if name[0] != "_"} == {
+        name: value for name, value in written.items() if name[0] != "_"}

@@ -14,8 +14,7 @@ from ddad.detector import Detector
 from ddad.networks.autoencoders import PixelSpace
 from ddad.runtime.errors import ModelError
 from ddad.runtime.files import sha256
-from ddad.runtime.manifest import MANIFEST, read_manifest
-from ddad.saved_model import STATE, UNET
+from ddad.runtime.manifest import CARD, MANIFEST, STATE, UNET, read_manifest
 
 
 def load(folder, **given):
@@ -29,7 +28,7 @@ def found(fitted, images):
 
 def test_save_and_load(fitted, saved, images, found):
     files = [p.relative_to(saved).as_posix() for p in saved.rglob("*") if p.is_file()]
-    assert sorted(files) == [MANIFEST, STATE, "unet/config.json", UNET]
+    assert sorted(files) == [CARD, MANIFEST, STATE, "unet/config.json", UNET]
     loaded = load(saved)
     close(loaded.predict(images), found, atol=0)
     assert (loaded.settings, loaded.threshold) == (fitted.settings, fitted.threshold)

@@ -137,11 +137,8 @@ def test_recorded_edges_and_bins(side):
 def test_recorded_levels(side, T_max):
     b = np.arange(2, 11)
     found = levels(side, b, SETTINGS.change(T_max=T_max))
+    # Bin 7 of 350 and 650 is almost a tie: 0.7 T_max falls below it by rounding.
     for recorded in THEIRS["levels"][str(T_max)]:           # detection's, fine-tuning's
-        if side == "method" and T_max in (350, 650):
-            # Bin 7 is a tie, 245 or 455. Theirs, 0.7 T_max, falls below it by rounding
-            # and goes down; the method divides last, has the tie, and goes up.
-            recorded = [one + 10 * (b == 7) for b, one in zip(b, recorded)]
         assert found == recorded
 
 
