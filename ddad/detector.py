@@ -17,7 +17,7 @@ from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_st
 from .latent_projection import LatentProjection, draw
 from .networks.autoencoders import load_vae, scaling_factor
 from .noise_predictor import alpha_bar, q_sample
-from .runtime import processes
+from .runtime import hub, processes
 from .runtime.adapter import Networks, expect
 from .runtime.batches import in_batches
 from .runtime.devices import pick_device
@@ -235,8 +235,9 @@ class Detector:
 
     def save_pretrained(self, folder: str | Path,
                         dtype: torch.dtype = torch.float32) -> None:
-        """Write manifest.json (settings, record, versions, hashes), the U-Net, and
-        state.safetensors (phi, memory bank). The autoencoder is recorded by name.
+        """Write manifest.json (settings, record, versions, hashes), the U-Net,
+        state.safetensors (phi, memory bank) and a model card. The autoencoder is
+        recorded by name.
 
         dtype: float16 halves the files. Of several processes the main one writes, the
         others wait. Raises FileExistsError when `folder` holds something else.
@@ -245,14 +246,19 @@ class Detector:
             saved_model.write(Path(folder), self, dtype)
         processes.wait()
 
+    def push_to_hub(self, name: str, private: bool = True) -> str:
+        """Commit it to "user/name" on the hub; the address. Raises WriteError."""
+        return hub.upload(self.save_pretrained, name, private)
+
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, vae=None,
                         device: str = "auto") -> Detector:
-        """A saved detector. vae: stands in for the recorded autoencoder; one recorded
-        as an object or as FILE.py:CALLABLE has to be given, since nothing is executed
-        because a manifest says so. Raises ModelError.
+        """A detector saved in a folder, or on the hub as "user/name[@revision]". vae:
+        stands in for the recorded autoencoder; one recorded as an object or as
+        FILE.py:CALLABLE has to be given, since nothing is executed because a manifest
+        says so. Raises ModelError.
         """
-        device, saved = pick_device(device), saved_model.read(Path(folder))
+        device, saved = pick_device(device), saved_model.read(hub.local(folder))
         s = saved.settings
         if vae is None and (s.vae == "given" or ".py:" in s.vae):
             raise ModelError(

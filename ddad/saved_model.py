@@ -18,11 +18,10 @@ from .networks.features import empty_features
 from .noise_predictor import build_unet
 from .runtime.errors import ModelError
 from .runtime.files import sha256, whole
-from .runtime.manifest import MANIFEST, read_manifest, versions
+from .runtime.manifest import MANIFEST, STATE, UNET, may_hold, read_manifest, versions
+from .runtime.model_card import write_card
 from .runtime.tensors import fill, load_tensors
 from .settings import Settings, preset
-
-STATE, UNET = "state.safetensors", "unet/diffusion_pytorch_model.safetensors"
 
 
 @dataclass
@@ -73,6 +72,7 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
             "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
         text = json.dumps(manifest, indent=1)
         (aside / MANIFEST).write_text(text, encoding="utf-8")
+        write_card(aside, folder.name)
 
 
 def read(folder: Path) -> SavedModel:
@@ -122,20 +122,3 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
 
 def _finite(value) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
-
-
-def may_hold(folder: Path) -> None:
-    """FileExistsError when `folder` holds something else than a saved detector, which
-    saving would delete.
-    """
-    if not folder.exists():
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if names and MANIFEST not in names:
-        raise FileExistsError(f"{folder} holds something that is no saved detector; "
-                              "choose another folder")
-    own = {MANIFEST, STATE, Path(UNET).parts[0], ".DS_Store"}
-    if beside := sorted(names - own):
-        raise FileExistsError(
-            f"{folder} holds {', '.join(beside)} beside a detector, and saving would "
-            "delete it; move it, or choose another folder")

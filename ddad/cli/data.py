@@ -18,7 +18,8 @@ def add_data(commands) -> None:
 
 def add_make(actions) -> None:
     one = command(actions, "make", run_make,
-                  "Make the embedded products: images, masks and a table of defects.",
+                  "Make the embedded products: images, masks, tables, and Croissant "
+                  "metadata that tell other programs what lies there.",
                   ("out", "folder to make"))
     one.add_argument("--size", type=int, default=128,
                      help="pixels a side (default 128)")
@@ -27,10 +28,12 @@ def add_make(actions) -> None:
 
 
 def run_make(options: Namespace) -> None:
+    from ..synthetic.croissant import describe
     from ..synthetic.products import make
     make(options.out, size=options.size, seed=options.seed)
+    metadata = describe(options.out)
     names = sorted(path.name for path in options.out.iterdir() if path.is_dir())
-    print(f"made {options.out}: {', '.join(names)}")
+    print(f"made {options.out}: {', '.join(names)}; described in {metadata}")
 
 
 def add_fetch(actions) -> None:

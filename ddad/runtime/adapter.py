@@ -31,12 +31,20 @@ def mixed(device: torch.device, precision: str):
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def latents(encoded) -> Tensor:
+    """What an autoencoder without a posterior gives, as each of diffusers' names it."""
+    for name in ("latents", "latent"):
+        encoded = getattr(encoded, name, encoded)
+    return encoded
+
+
 class Networks:
     """Autoencoder, U-Net and features of one detector on `device`, frozen.
 
-    vae: a diffusers AutoencoderKL or AutoencoderTiny, or any object with `encode` and
-    `decode` on tensors. unet: a diffusers UNet2DModel; None until one is trained. phi:
-    the features. precision: "float32" or "bfloat16", of all but the features of x0.
+    vae: a diffusers AutoencoderKL, AutoencoderTiny or AutoencoderDC, or any object with
+    `encode` and `decode` on tensors. unet: a diffusers UNet2DModel; None until one is
+    trained. phi: the features. precision: "float32" or "bfloat16", of all but the
+    features of x0.
     """
 
     def __init__(self, vae, unet: nn.Module | None, phi: nn.Module,
@@ -75,7 +83,7 @@ class Networks:
             out = self.vae.encode(part)
             if hasattr(out, "latent_dist"):
                 return [out.latent_dist.mean, out.latent_dist.std]
-            return [getattr(out, "latents", out)]
+            return [latents(out)]
         return (*self._call(encode, x0.to(self.device), at_once=AT_ONCE), None)[:2]
 
     def D(self, z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The record beside a saved detector, in JSON; read without torch."""
+"""What a saved detector's folder holds, and its record in JSON; read without torch."""
 from __future__ import annotations
 
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .errors import ModelError
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE, CARD = "manifest.json", "state.safetensors", "README.md"
+UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 def read_manifest(folder: str | Path) -> dict:
@@ -27,6 +28,23 @@ def read_manifest(folder: str | Path) -> dict:
         raise ModelError(f"{path} is no manifest of format 1; it was made by another "
                          "version of ddad, or by another program")
     return manifest
+
+
+def may_hold(folder: Path) -> None:
+    """FileExistsError when `folder` holds something else than a saved detector, which
+    saving would delete.
+    """
+    if not folder.exists():
+        return
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if names and MANIFEST not in names:
+        raise FileExistsError(f"{folder} holds something that is no saved detector; "
+                              "choose another folder")
+    own = {MANIFEST, STATE, CARD, Path(UNET).parts[0], ".DS_Store"}
+    if beside := sorted(names - own):
+        raise FileExistsError(
+            f"{folder} holds {', '.join(beside)} beside a detector, and saving would "
+            "delete it; move it, or choose another folder")
 
 
 def versions() -> dict:

@@ -111,7 +111,9 @@ def test_two_processes_evaluate_as_one(models, uneven, tmp_path, capsys):
     assert printed == capsys.readouterr().out   # one table, to four digits
     one, other = (json.loads(path.read_text()) for path in out)
     results = [report.pop("result") for report in (one, other)]
-    assert other == one
+    images, same = (report.pop("images") for report in (one, other))
+    assert other == one and same["image"] == images["image"]
+    assert same["score"] == pytest.approx(images["score"], abs=1e-4)
     # by the defects' size, so by the order
     pro = [[size["pro"] for size in result.pop("by_size")] for result in results]
     assert pro[1] == pytest.approx(pro[0], abs=1e-6)

@@ -56,9 +56,9 @@ def test_a_trap_is_one(mark):
     assert mark.exists()
 
 
-def test_detectors_are_safetensors_and_json(saved):
+def test_detectors_are_safetensors_json_and_a_card(saved):
     suffixes = {path.suffix for path in saved.rglob("*") if path.is_file()}
-    assert suffixes == {".json", ".safetensors"}
+    assert suffixes == {".json", ".md", ".safetensors"}
 
 
 @pytest.mark.parametrize("name", [STATE, UNET])
