@@ -22,23 +22,28 @@ from .printing import table
 
 def add_ablate(commands) -> None:
     one = command(commands, "ablate", run_ablate,
-                  "Switch each claim of the method off in turn, for several seeds.",
-                  DATA, ("out", "folder for the results"))
+                  "Switch each claim of the method off in turn, for several seeds; "
+                  "each variant chooses its constants for itself. Resumes.",
+                  DATA, ("out", "folder for the runs and receipt.json, of one product"))
     settings_options(one)
     network_options(one)
     seeds_option(one)
+    one.add_argument("--variants", nargs="+", metavar="V",
+                     help="default: all; such as 'full method' 'static steps'")
 
 
 def run_ablate(options: Namespace) -> None:
     from ..reproduction.ablation import ablate
+    only = {"variants": options.variants} if options.variants else {}
     rows = ablate(options.data, chosen_settings(options), options.seeds, options.out,
-                  vae=chosen_vae(options), device=options.device)
+                  vae=chosen_vae(options), device=options.device, **only)
     of = {}
     for row in rows:
         of.setdefault(row["variant"], []).append(row)
     metrics = ("i_auroc", "p_auroc", "pro", "p_ap")
     print(table({variant: {name: fmean(row[name] for row in seeds) for name in metrics}
                  for variant, seeds in of.items()}))
+    print(f"means over the seeds; all of it in {options.out / 'receipt.json'}")
 
 
 def add_reproduce(commands) -> None:
@@ -68,6 +73,11 @@ def add_reproduce(commands) -> None:
     changes_option(one, "settings to change, for all runs")
     one.add_argument("--maps", action="store_true",
                      help="keep the anomaly maps (maps.npy in each run)")
+    one.add_argument("--plan", type=int, nargs="?", const=0, metavar="N",
+                     help="make nothing: print what each run takes (images, steps, "
+                          "work, memory, disk), DATA there or not yet, and write "
+                          "plan.json into OUT; with N also time N training steps here, "
+                          "for the hours")
     one.add_argument("--single", action="store_true",
                      help="runs only, no receipt and no tables: for a job of a "
                           "scheduler")
@@ -75,35 +85,56 @@ def add_reproduce(commands) -> None:
 
 
 def run_reproduce(options: Namespace) -> None:
-    from ..reproduction.runs import (
-        Run,
-        by_category,
-        categories_in,
-        reproduce,
-        settings_of,
-    )
+    from ..reproduction.published import beside, missing
+    from ..reproduction.runs import by_category, reproduce
     from ..reproduction.tables import against_paper, write_report
-    from ..synthetic.products import PRODUCTS, make
-    embedded = options.name == "embedded"
-    if embedded:
+    from ..synthetic.products import make
+    if options.plan is not None:
+        return _print_plan(options)
+    if options.name == "embedded":
         make(options.data)
-    categories = options.categories or (
-        PRODUCTS if embedded else categories_in(options.data))
-    vae_name = options.vae or ("embedded" if embedded else None)
-    by, vae = by_category(options.by_category), chosen_vae(options)
-    runs = [Run(*cell) for cell in product(categories, options.presets, options.seeds)]
     # a wrong setting is told of before the first run
-    settings = [settings_of(run, options.scale, by, options.set, vae_name)
-                for run in runs]
-    for n, (run, its) in enumerate(zip(runs, settings), 1):
-        print(f"run {n} of {len(runs)}: {run.category}, {run.preset}, seed {run.seed}",
-              file=sys.stderr)
-        reproduce(run, options.name, options.data / run.category, options.out, its,
-                  table=by, vae=vae, device=options.device,
-                  calibrate=options.calibrate, maps=options.maps)
+    matrix = _matrix(options)
+    by, vae = by_category(options.by_category), chosen_vae(options)
+    for n, (run, settings) in enumerate(matrix, 1):
+        print(f"run {n} of {len(matrix)}: {run.category}, {run.preset}, seed "
+              f"{run.seed}", file=sys.stderr)
+        made = reproduce(run, options.name, options.data / run.category, options.out,
+                         settings, table=by, vae=vae, device=options.device,
+                         calibrate=options.calibrate, maps=options.maps)
+        print(beside(made))
     if not options.single:
-        print(against_paper(write_report(options.out)))
+        receipt = write_report(options.out)
+        print(against_paper(receipt))
+        if lacks := missing(receipt):
+            print(lacks)
         print(f"receipt.json, tables.md and figures.csv in {options.out}")
+
+
+def _matrix(options: Namespace) -> list[tuple]:
+    """Each run with its settings, in the order they are made: seed by seed, the
+    smallest categories first.
+    """
+    from ..reproduction.plan import categories
+    from ..reproduction.runs import Run, by_category, settings_of
+    chosen = options.categories or categories(options.name, options.data,
+                                              published=options.plan is not None)
+    vae = options.vae or ("embedded" if options.name == "embedded" else None)
+    by = by_category(options.by_category)
+    runs = [Run(category, preset, seed) for seed, preset, category
+            in product(options.seeds, options.presets, chosen)]
+    return [(run, settings_of(run, options.scale, by, options.set, vae))
+            for run in runs]
+
+
+def _print_plan(options: Namespace) -> None:
+    from ..reproduction.plan import plan, told
+    from ..runtime.files import write_json
+    found = plan(options.name, options.data, options.out, _matrix(options),
+                 options.plan, options.device)
+    write_json(options.out / "plan.json", found)
+    print(told(found))
+    print(f"all of it in {options.out / 'plan.json'}")
 
 
 def add_compare(commands) -> None:

@@ -1,6 +1,11 @@
 """Figures that others have published, in percent, each with its source: what a run of
 this package is compared with.
 """
+from __future__ import annotations
+
+from textwrap import fill
+
+from ..settings import preset
 
 SOURCE = "Tebbe and Tayyub, CVPR 2024 workshops (arXiv 2401.04463)"
 METRICS = ("i_auroc", "pro")
@@ -29,3 +34,48 @@ SCALING_AND_TUNING = {
     "neither": (89.2, 82.0, 92.3), "scaling": (95.4, 92.0, 96.9),
     "fine-tuning": (90.8, 83.8, 93.2), "both": (96.0, 94.1, 97.9),
 }
+
+
+def beside(run: dict) -> str:
+    """A finished run (its run.json) beside the paper's row, and the settings in which
+    it deviates from the preset "paper".
+    """
+    category, result = run["category"], run["result"]
+    ours = {"I-AUROC": result["i_auroc"], "PRO": result["pro_exact"]}
+    paper = PAPER.get(run["dataset"], {}).get(category)
+    told = [f"{name} {value:.3f}" for name, value in ours.items()]
+    if paper:
+        told = [f"{one} (paper {theirs / 100:.3f}, {value - theirs / 100:+.3f})"
+                for one, value, theirs in zip(told, ours.values(), paper)]
+    deviates = [f"{name}={here} ({there})" for name, (there, here)
+                in deviations(run["settings"]).items()]
+    told = f"{category}, {run['preset']}, seed {run['seed']}: " + ", ".join(told)
+    how = "deviates from the preset paper, whose value follows in brackets: "
+    how = how + ", ".join(deviates) if deviates else "all settings are the paper's"
+    return told + "\n" + fill(how, 88, initial_indent="  ", subsequent_indent="  ",
+                              break_long_words=False, break_on_hyphens=False)
+
+
+def deviations(settings: dict) -> dict[str, tuple]:
+    """setting -> (the preset paper's value, here), where they differ; the seed is left
+    out.
+    """
+    theirs = preset("paper").as_dict()
+    return {name: (theirs[name], here) for name, here in settings.items()
+            if name not in ("preset", "seed") and here != theirs.get(name)}
+
+
+def missing(receipt: dict) -> str:
+    """Which of the paper's categories a receipt lacks, by preset and seed; empty where
+    it lacks none or the paper has no figures of the data set.
+    """
+    published, lines = PAPER.get(receipt["dataset"], {}), []
+    cells = {(run["preset"], run["seed"], run["category"]) for run in receipt["runs"]}
+    for chosen, seed in sorted({cell[:2] for cell in cells}):
+        lacks = [one for one in published if (chosen, seed, one) not in cells]
+        if lacks:
+            lines.append(fill(
+                f"{chosen}, seed {seed}: {len(lacks)} of {len(published)} categories "
+                f"are still missing, and so is the mean beside the paper's: "
+                f"{', '.join(lacks)}", 88, subsequent_indent="  "))
+    return "\n".join(lines)
