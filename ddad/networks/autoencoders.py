@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..runtime.errors import BackboneError
 
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC")  # of diffusers
 EMBEDDED = Path(__file__).parent.parent / "weights" / "vae"
 
 
@@ -38,7 +39,7 @@ def load_vae(name: str):
     "embedded": trained by this project, for 128 x 128 images, 8 channels. "pixels":
     `PixelSpace`. "FILE.py:CALLABLE": what the named function of your own file returns.
     Else a folder or a Hugging Face id ("owner/name", or "owner/name/subfolder") of an
-    AutoencoderKL or AutoencoderTiny.
+    AutoencoderKL, AutoencoderTiny or AutoencoderDC.
     """
     if name == "pixels":
         return PixelSpace()
@@ -68,9 +69,8 @@ def _from_diffusers(name: str, folder: Path):
               "hub", file=sys.stderr)
     config = diffusers.AutoencoderKL.load_config(source, **where)
     kind = config.get("_class_name", "AutoencoderKL")
-    if kind not in ("AutoencoderKL", "AutoencoderTiny"):
-        raise BackboneError(
-            f"{name} holds a {kind}; give an AutoencoderKL or an AutoencoderTiny")
+    if kind not in KINDS:
+        raise BackboneError(f"{name} holds a {kind}; give one of {', '.join(KINDS)}")
     load = getattr(diffusers, kind).from_pretrained
     vae = load(source, use_safetensors=True, **where).eval()
     for key, value in vae.state_dict().items():

@@ -7,7 +7,7 @@ import numpy as np
 
 from .canvas import Pose
 from .fabric import THREAD_KINDS, THREADS, WARP
-from .parts import Part, covered, half_size, part_area
+from .parts import Part, covered, half_size, part_area, reversed_area
 from .scenes import CAVITIES, EMPTY, PELLETS, Edit, Scene
 
 Areas = dict[str, float]            # of the product's parts, by kind
@@ -99,8 +99,7 @@ def wrong_colour(parts: list[Part], areas: Areas, rng: np.random.Generator) -> C
     """A part of the same shape and another colour."""
     found = []
     for i, part in enumerate(parts):
-        shape = part.kind.split()[0]
-        kinds = [k for k in areas if k.startswith(shape) and k != part.kind]
+        kinds = [k for k in areas if k != part.kind and alike(part, Part(k, 0, 0))]
         found += [(([i], [part._replace(kind=k)]), areas[k]) for k in kinds]
     return found
 
@@ -118,11 +117,11 @@ def wrong(parts: list[Part], areas: Areas, rng: np.random.Generator) -> Changes:
 
 
 def shifted(parts: list[Part], areas: Areas, rng: np.random.Generator) -> Changes:
-    """A part a little aside, in any direction, where it fits."""
+    """A part aside by little more than its tolerance, in any direction."""
     found = []
     for i, part in enumerate(parts):
         others = parts[:i] + parts[i + 1:]
-        distances, angles = rng.uniform(.03, .12, 4), rng.uniform(0, 2 * np.pi, 4)
+        distances, angles = rng.uniform(.015, .04, 4), rng.uniform(0, 2 * np.pi, 4)
         for distance, angle in zip(distances, angles, strict=True):
             x = part.x + distance * np.cos(angle)
             new = part._replace(x=x, y=part.y + distance * np.sin(angle))
@@ -132,19 +131,30 @@ def shifted(parts: list[Part], areas: Areas, rng: np.random.Generator) -> Change
     return found
 
 
-def swapped(parts: list[Part], areas: Areas, rng: np.random.Generator) -> Changes:
-    """Two parts of about one size in each other's place."""
+def exchanged(parts: list[Part], areas: Areas, rng: np.random.Generator) -> Changes:
+    """Two parts of one shape and two looks in each other's place."""
     found = []
     for i, part in enumerate(parts):
         for j, other in enumerate(parts[:i]):
-            small, large = sorted((areas[part.kind], areas[other.kind]))
-            if other.kind == part.kind or large > 4 * small:
-                continue
-            new = [part._replace(kind=other.kind), other._replace(kind=part.kind)]
-            rest = parts[:j] + parts[j + 1:i] + parts[i + 1:]
-            if all(fits(n, rest) for n in new):
-                found.append((([i, j], new), 2 * large))
+            if part.kind != other.kind and alike(part, other):
+                new = [part._replace(kind=other.kind), other._replace(kind=part.kind)]
+                found.append((([i, j], new), 2 * areas[part.kind]))
     return found
+
+
+def reversed_parts(
+    parts: list[Part], areas: Areas, rng: np.random.Generator
+) -> Changes:
+    """A part the wrong way round, where that shows."""
+    return [
+        (([i], [part._replace(turn=part.turn + np.pi)]), area)
+        for i, part in enumerate(parts) if (area := reversed_area(part.kind)) > .0004
+    ]
+
+
+def alike(part: Part, other: Part) -> bool:
+    """Whether two parts have one shape, whatever their colours."""
+    return part.kind.split()[0] == other.kind.split()[0]
 
 
 CHANGES = {
@@ -153,7 +163,8 @@ CHANGES = {
     "wrong_colour": wrong_colour,
     "wrong": wrong,
     "shifted": shifted,
-    "swapped": swapped,
+    "exchanged": exchanged,
+    "reversed": reversed_parts,
 }
 
 
@@ -207,13 +218,17 @@ def _bite(parts: list[Part], target: float, rng: np.random.Generator) -> Part:
 def _changed_threads(kind: str, target: float, rng: np.random.Generator) -> Part:
     """A box of whole threads.
 
-    A small one must begin on a coloured thread, or nothing would change.
+    A small one must lie where something changes.
     """
     wide = max(1, round(np.sqrt(target * rng.uniform(.4, 2)) * THREADS))
     wide = min(max(wide, int(np.ceil(target * THREADS / .9))), THREADS)
     high = target * THREADS / wide
     anywhere = kind == "weave_shift" or wide > 4
-    starts = [i for i in range(THREADS - wide + 1) if WARP[i] or anywhere]
+
+    def changes(i: int) -> bool:
+        return WARP[i] != WARP[i + 1] if kind == "stripe_shift" else WARP[i] > 0
+
+    starts = [i for i in range(THREADS - wide + 1) if anywhere or changes(i)]
     x = (rng.choice(starts) + wide / 2) / THREADS
     y = rng.uniform(min(high / 2, .5), max(1 - high / 2, .5))
     return Part(kind, x, y, 0, wide / THREADS, high)

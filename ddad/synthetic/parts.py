@@ -26,6 +26,8 @@ class Part(NamedTuple):
     look: int = 0
 
 
+DIFFERENT = .06  # of a colour in 0..1: two drawings differ by more than this
+
 # --- looks of the parts: rows of (dx, dy, width, height, corner radius, colour) -------
 
 BLACK, DARK, GREY = (.07, .07, .08), (.17, .18, .20), (.45, .46, .48)
@@ -216,6 +218,16 @@ def covered(parts: Iterable[Part], size: int, pose: Pose) -> np.ndarray:
 def part_area(kind: str) -> float:
     """The area of a part, as a fraction of the image."""
     return float(covered([Part(kind, .5, .5)], 128, Pose()).mean())
+
+
+@cache
+def reversed_area(kind: str) -> float:
+    """The area in which a part the wrong way round looks different."""
+    def drawn(turn: float) -> np.ndarray:
+        canvas = Canvas(128, Pose(), GREY)
+        draw_part(canvas, Part(kind, .5, .5, turn))
+        return canvas.image()
+    return float((np.abs(drawn(0) - drawn(np.pi)).max(-1) > DIFFERENT).mean())
 
 
 @lru_cache(maxsize=4096)

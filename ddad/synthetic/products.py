@@ -21,7 +21,7 @@ from .canvas import Pose
 from .edits import edit_for
 from .scenes import Scene, layout
 
-VERSION = 1
+VERSION = 2
 PRODUCTS: tuple[str, ...] = ("blister", "board", "fabric")
 SPLITS = ("train", "test_good", "test_defect")
 SMALLEST, LARGEST = 0.001, 0.2  # area fraction of the defects in a test set
@@ -32,14 +32,16 @@ KINDS: dict[str, dict[str, tuple[float, float, bool]]] = {
         "missing": (0.0035, 0.2, True),
         "wrong_colour": (0.0035, 0.2, True),
         "extra": (0.008, 0.026, True),
+        "shifted": (0.0045, 0.15, True),
         "broken": (0.001, 0.012, False),
         "dirt": (0.001, 0.008, False),
         "tear": (0.001, 0.02, False),
     },
     "board": {
         "missing": (0.0026, 0.2, True),
-        "swapped": (0.005, 0.2, True),
-        "shifted": (0.004, 0.1, True),
+        "exchanged": (0.0055, 0.06, True),
+        "reversed": (0.001, 0.02, True),
+        "shifted": (0.004, 0.15, True),
         "wrong": (0.0026, 0.2, True),
         "bridge": (0.001, 0.003, False),
         "scratch": (0.001, 0.02, False),
@@ -48,6 +50,7 @@ KINDS: dict[str, dict[str, tuple[float, float, bool]]] = {
     "fabric": {
         "missing_stripe": (0.003, 0.2, True),
         "wrong_colour": (0.003, 0.2, True),
+        "stripe_shift": (0.003, 0.2, True),
         "weave_shift": (0.01, 0.2, True),
         "broken_thread": (0.001, 0.02, False),
         "hole": (0.001, 0.01, False),
@@ -169,6 +172,7 @@ def make(
         if not note.exists() or json.loads(note.read_text()) != settings:
             raise FileExistsError(
                 f"{root} is not empty and was not made with these settings: {settings}"
+                "; remove it, or choose another folder"
             )
     _write(note, json.dumps(settings, indent=1).encode())
     jobs = [(split, i) for split in SPLITS for i in range(counts[split])]

@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from .canvas import Canvas, Pose
 from .fabric import PALETTE, weave
-from .parts import FOIL, GREEN, Part, covered, draw_part, half_size
+from .parts import DIFFERENT, FOIL, GREEN, Part, covered, draw_part, half_size
 
 # the indices of the parts taken away, and the parts put on top of the rest
 Edit = tuple[list[int], list[Part]]
@@ -120,9 +120,13 @@ class Scene:
         gone, new = edit
         image, size = self._redrawn(gone, new).image(), len(self.image)
         difference = np.abs(image - self.image).max(-1)
-        raw = difference > .06
+        raw = difference > DIFFERENT
         if self.parts:
-            moved = [*(self.parts[i] for i in gone), *new]
+            # a part that is only turned about hides what it hid
+            stays = {(p.kind, p.x, p.y) for p in new}
+            taken = [self.parts[i] for i in gone]
+            stays &= {(p.kind, p.x, p.y) for p in taken}
+            moved = [p for p in (*taken, *new) if (p.kind, p.x, p.y) not in stays]
             raw |= covered(moved, size, self.pose)
         if not raw.any():  # a change of less than a pixel
             raw = difference == difference.max()

@@ -80,7 +80,7 @@ def test_an_autoencoder_that_cannot_be_had(name):
 def test_folders_that_hold_no_autoencoder(tmp_path):
     unet, empty, kl = (tmp_path / name for name in ("unet", "empty", "kl"))
     build_unet(tiny(), 4, 8).save_pretrained(unet)
-    with pytest.raises(BackboneError, match="holds a UNet2DModel; give an Autoencode"):
+    with pytest.raises(BackboneError, match="holds a UNet2DModel; give one of Autoenc"):
         load_vae(str(unet))
     empty.mkdir()
     with pytest.raises(BackboneError, match="empty"):

@@ -79,7 +79,7 @@ def test_mask_is_exact(product, kind):
 
 @pytest.mark.parametrize(
     "product, kind",
-    [("blister", "missing"), ("board", "swapped"), ("fabric", "weave_shift")],
+    [("blister", "missing"), ("board", "exchanged"), ("fabric", "weave_shift")],
 )
 def test_every_size_shows_the_same(product, kind):
     for seed in (1, 2):

@@ -1,18 +1,16 @@
 """The shipped weights: they fit the code, stay small, and find what a reader sees at
-once; how their autoencoder is trained.
+once.
 """
 import json
-import math
 
 import numpy as np
 import pytest
 import torch
-from conftest import good_images, tiny, tiny_vae
 
 from ddad.detector import Detector
 from ddad.settings import shaping
 from ddad.synthetic.products import PRODUCTS, render
-from ddad.synthetic.weights import SETTINGS, WEIGHTS, agrees, patched, train_vae
+from ddad.synthetic.weights import SETTINGS, WEIGHTS, agrees
 
 PLAIN = {
     "blister": ("missing", 0.1),
@@ -48,23 +46,3 @@ def test_they_are_small_and_agree_with_themselves():
     assert all(agrees(shipped).values())
     shipped["board"]["pro"] -= 0.04
     assert not agrees(shipped)["board"]
-
-
-def test_autoencoder_training_sets_its_scale():
-    vae, images = tiny_vae(), good_images(6, 32)
-    record = train_vae(vae, images, tiny(train_length="2 steps"))
-    with torch.no_grad():
-        z = vae.encode(images).latent_dist.mean
-    assert vae.config.scaling_factor == pytest.approx(1 / z.std().item(), rel=1e-4)
-    assert math.isfinite(record["psnr"]) and record["steps"] == 2
-
-
-def test_patches_come_from_the_neighbour():
-    x0 = torch.stack([torch.full((3, 32, 32), v) for v in (0.1, 0.2, 0.3, 0.4)])
-    kept = x0.clone()
-    first, again = (patched(x0, torch.Generator().manual_seed(0)) for _ in range(2))
-    assert torch.equal(x0, kept) and torch.equal(first, again)
-    assert torch.equal(first[1::2], x0[1::2])
-    for n, other in ((0, 0.4), (2, 0.2)):
-        levels = torch.tensor([x0[n, 0, 0, 0].item(), other]).tolist()
-        assert set(first[n].unique().tolist()) == set(levels)
