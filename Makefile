@@ -60,6 +60,7 @@ bench: $(VENV)/dev
 # difference
 verify-results: $(VENV)/dev
 	$(BIN)/python book/tools/make_results.py --check
+	$(BIN)/python book/tools/make_codecheck.py --check
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check
@@ -69,6 +70,7 @@ lint: $(VENV)/dev
 notebooks: $(VENV)/book
 	$(BIN)/python book/tools/run_notebooks.py update
 	$(BIN)/python book/tools/make_results.py
+	$(BIN)/python book/tools/make_codecheck.py
 
 # executed with the present code, short cells, described figures
 lint-notebooks: $(VENV)/book

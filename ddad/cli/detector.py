@@ -154,8 +154,8 @@ def add_evaluate(commands) -> None:
     one.add_argument("--bootstrap", type=int, default=0, metavar="N",
                      help="intervals over N resamples of the images")
     one.add_argument("--baselines", action="store_true",
-                     help="also simpler methods: nearest neighbours alone, PatchCore, "
-                          "the autoencoder alone")
+                     help="also simpler methods: nearest neighbours, PatchCore, PaDiM, "
+                          "one call of the U-Net, the autoencoder alone")
     one.add_argument("--regret", type=int, nargs="?", const=1, metavar="N",
                      help="also the calibration's sweep on the test set, on each N-th "
                           "image of it: shown, never used")
@@ -165,32 +165,32 @@ def add_evaluate(commands) -> None:
 
 
 def run_evaluate(options: Namespace) -> None:
-    from ..data.product import load_test, load_train
+    from ..data.product import load_held_out, load_test, load_train
     from ..evaluation.baselines import baselines
     from ..evaluation.regret import regret
     from ..evaluation.scoring import evaluate
+    from ..reproduction.runs import by_area, made_with, measured
+    from ..reproduction.tables import BASELINES
     from ..runtime.files import write_json
-    from ..runtime.manifest import versions
     detector = chosen_detector(options)
     settings = detector.settings
     test = load_test(options.data, settings)
     if options.compile:
         detector.compile()
-    result, _ = evaluate(detector, test, options.bootstrap)
+    result, prediction = evaluate(detector, test, options.bootstrap)
     if not is_main():                               # the rest is one process's work
         return
     rows = {options.data.name: result}
-    report = {"result": result, "settings": settings.as_dict(),
-              "record": detector.record, "versions": versions(),
-              "device": str(detector.device),
-              "compiled": bool(detector.networks.compiled)}
+    same = by_area(test, options.data, settings)
+    report = measured(detector, options.data, same, result, prediction)
+    report |= made_with(detector, options.data, options.model)
+    report |= {"record": detector.record,
+               "compiled": bool(detector.networks.compiled)}
     if options.baselines:
         train = load_train(options.data, settings)
-        # "floors" is what the records of format 1 call the baselines
-        report["floors"] = found = baselines(detector, train, test)
-        rows["neighbours alone"] = found["neighbours"]
-        rows["PatchCore"] = found["patchcore"]
-        rows |= {f"autoencoder alone, {by}": row for by, row in found["vae"].items()}
+        held_out = load_held_out(options.data, settings)
+        report["baselines"] = found = baselines(detector, train, test, held_out)
+        rows |= {BASELINES[name]: row for name, row in found.items()}
     print(table(rows))
     if options.regret:
         report["regret"] = found = regret(detector, test, options.regret)

@@ -1,8 +1,9 @@
 """What several commands print."""
 from __future__ import annotations
 
-COLUMNS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO", "p_ap": "P-AP",
-           "recall": "recall", "false_positive_rate": "false alarms"}
+COLUMNS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO",
+           "aupimo": "AUPIMO", "p_ap": "P-AP", "recall": "recall",
+           "false_positive_rate": "false alarms"}
 
 
 def table(results: dict[str, dict]) -> str:

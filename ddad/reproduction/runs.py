@@ -31,7 +31,7 @@ from ..runtime.latent_cache import weights_hash
 from ..runtime.manifest import read_manifest, versions
 from ..settings import Settings, preset
 from ..training import hold_out
-from .questions import ask, short
+from .questions import areas, ask, pro_by_image, short
 
 RUN, DETECTOR, MAPS = "run.json", "detector", "maps.npy"
 BY_CATEGORY = Path(__file__).parent / "by_category"
@@ -41,8 +41,9 @@ SCALES: dict[str, dict] = {
     "paper": {},
     "laptop": dict(
         image_size=128, unet_channels=(32, 64, 96), unet_layers=1,
-        unet_attention_from=1, unet_heads=0, neighbour_pool=4, train_vae="",
-        train_length="300 steps", train_batch=16, learning_rate=1e-3,
+        unet_blocks="diffusers", unet_attention_from=1, unet_attention_to=9,
+        unet_heads=0, neighbour_pool=4, train_vae="", train_length="300 steps",
+        train_batch=16, train_order="drawn", learning_rate=1e-3,
         learning_rate_schedule="one-cycle", ema=0.999, features="efficientnet-lite0",
         tune_batch=16),
 }
@@ -139,8 +140,9 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         if maps:
             with whole(folder / MAPS) as aside, aside.open("wb") as file:
                 np.save(file, found.map.numpy())
-        record = asked | _measured(detector, settings, data, test, result, found)
-        record |= _made_with(detector, data, folder / DETECTOR)
+        test = by_area(test, data, settings)
+        record = asked | measured(detector, data, test, result, found)
+        record |= made_with(detector, data, folder / DETECTOR)
         record |= {"cost": _cost(detector, seconds, len(test.images))}
         if run.preset == "clean":
             good = hold_out(train, settings, held_out)[1]
@@ -169,25 +171,33 @@ def _kept(folder: Path, asked: dict) -> dict:
     return kept
 
 
-def _measured(detector: Detector, settings: Settings, data: Path, test: TestSet,
-              result: dict, found: Prediction) -> dict:
-    """The metrics, and of each test image all that they can be computed again from."""
-    # one rule of masks for all presets, beside their own
-    by_area = settings.change(mask_rule="area")
-    masks = test.masks if settings == by_area else load_test(data, by_area).masks
-    ranking = PixelRanking(found.map.numpy(), masks > 0.5)
-    overlap, regions = ranking.overlap_by_image()
+def by_area(test: TestSet, data: Path, settings: Settings) -> TestSet:
+    """The test images under one rule of masks for all presets, beside their own."""
+    area = settings.change(mask_rule="area")
+    return test if settings == area else load_test(data, area)
+
+
+def measured(detector: Detector, data: Path, test: TestSet, result: dict,
+             found: Prediction) -> dict:
+    """The metrics, and of each test image all that they can be computed again from.
+
+    test: with its masks by area.
+    """
+    masks = test.masks > 0.5
+    ranking = PixelRanking(found.map.numpy(), masks)
     images = {
         "image": [path.relative_to(data).as_posix() for path in test.paths],
-        "kind": test.kinds, "area": short((masks > 0.5).mean(axis=(1, 2))),
-        "regions": regions.tolist(), "score": short(found.score.numpy()),
-        "overlap": short(overlap), "T_hat": found.T_hat.tolist(),
-        "bin": found.bin.tolist(), "distance": short(found.distance.numpy())}
+        "kind": test.kinds, "area": areas(masks),
+        "regions": ranking.overlap_by_image()[1].tolist(),
+        "group": None if test.groups is None else test.groups.tolist(),
+        "score": short(found.score.numpy()), "T_hat": found.T_hat.tolist(),
+        "bin": found.bin.tolist(), "distance": short(found.distance.numpy()),
+        **pro_by_image(ranking, masks)}
     return {"settings": _portable(detector.settings),
             "result": result | {"pro_exact": ranking.pro(0.3)}, "images": images}
 
 
-def _made_with(detector: Detector, data: Path, saved: Path) -> dict:
+def made_with(detector: Detector, data: Path, saved: Path) -> dict:
     """Data, weights, split, training, versions and device of a run."""
     record, hashes = detector.record, read_manifest(saved)["sha256"]
     return {"data": fingerprint(data),

@@ -11,10 +11,15 @@ import numpy as np
 from ..runtime.files import write_text
 from . import intervals
 from .published import SOURCE
-from .receipts import exact_pro, labels, make_receipt, read_receipt
+from .receipts import by_third, exact_pro, labels, make_receipt, read_receipt
 
 THIRDS = ("small", "medium", "large")
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+BASELINES = {"neighbours": "nearest neighbours",
+             "local_neighbours": "neighbours in place",
+             "patchcore": "PatchCore", "padim": "PaDiM", "one_call": "one U-Net call",
+             "autoencoder_pixels": "autoencoder alone, pixels",
+             "autoencoder_features": "autoencoder alone, features"}
 
 
 def markdown(head: list[str], rows: list[list]) -> str:
@@ -128,15 +133,13 @@ def _path_figures(receipt: dict, run: dict, name: str) -> tuple[list[float], lis
     path; and of the first five the resamples of each.
     """
     path = run["questions"]["paths"][name]
-    score, overlap = path["score"], path["overlap"]
-    thirds = intervals.thirds(receipt, run["category"])
-    regions_of = (None, *thirds)
-    pro = [exact_pro(receipt, run, overlap, None, inside) for inside in regions_of]
+    score, thirds = path["score"], (None, 0, 1, 2)
+    pro = [exact_pro(receipt, run, path, third) for third in thirds]
     flagged, good = np.array(score) > path["threshold"], labels(receipt, run) == 0
-    rates = [flagged[images].mean() for images in (*thirds, good)]
+    area = np.array(receipt["test"][run["category"]]["area"])
+    rates = [flagged[images].mean() for images in (*by_third(area), good)]
     drawn = [intervals.auroc_resampled(receipt, run, score)]
-    drawn += [intervals.pro_resampled(receipt, run, overlap, inside)
-              for inside in regions_of]
+    drawn += [intervals.pro_resampled(receipt, run, path, third) for third in thirds]
     return [path["i_auroc"], *pro, *rates], drawn
 
 
@@ -153,7 +156,7 @@ def steps(receipt: dict) -> str:
     for category, runs in _asked(receipt).items():
         area = np.array(receipt["test"][category]["area"])
         sized = np.flatnonzero(area > 0)
-        drawn = [index[area[index] > 0] for index in intervals.draws(receipt, category)]
+        drawn = intervals.draws(receipt, category)
         for run in runs:
             T_hat = np.array(run["questions"]["paths"]["dynamic steps"]["T_hat"])
             d = np.array(run["images"]["distance"])
@@ -192,21 +195,27 @@ def baselines(receipt: dict) -> str:
         images = len(receipt["test"][category]["image"])
         own = [run["questions"]["paths"]["as it is"] for run in runs]
         for asked in (run["questions"] for run in runs):
-            if "floors" not in asked:
+            found = _baselines_of(asked)
+            if not found:
                 continue
             method = {m: mean(path[m] for path in own) for m in TITLES}
-            found = asked["floors"]
-            detectors = {"method": method | {"seconds": asked["seconds"]},
-                         "PatchCore": found["patchcore"],
-                         "nearest neighbours": found["neighbours"],
-                         "autoencoder alone, pixels": found["vae"]["pixels"],
-                         "autoencoder alone, features": found["vae"]["features"]}
+            detectors = {"method": method | {"seconds": asked["seconds"]}}
+            detectors |= {BASELINES[name]: row for name, row in found.items()}
             for name, result in detectors.items():
                 each = None
                 if "seconds" in result:
                     each = f"{1000 * result['seconds'] / images:.0f}"
                 rows.append([category, name, *(result[m] for m in TITLES), each])
     return markdown(["category", "detector", *TITLES.values(), "ms an image"], rows)
+
+
+def _baselines_of(asked: dict) -> dict:
+    """By name; nothing where they were not asked for. The first receipts call them
+    floors, and the autoencoder vae.
+    """
+    floors = dict(asked.get("floors", {}))
+    alone = {f"autoencoder_{by}": row for by, row in floors.pop("vae", {}).items()}
+    return asked.get("baselines", dict(sorted(floors.items(), reverse=True)) | alone)
 
 
 def cost(receipt: dict) -> str:

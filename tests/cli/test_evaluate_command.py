@@ -7,6 +7,7 @@ import pytest
 from ddad.cli import main
 from ddad.detector import Detector
 from ddad.evaluation import regret
+from ddad.reproduction.tables import BASELINES
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -30,10 +31,18 @@ def test_evaluate(evaluate, tmp_path, capsys):
     out = tmp_path / "results.json"
     assert evaluate("--out", out, "--baselines", "--bootstrap", "3") == 0
     report, printed = json.loads(out.read_text()), capsys.readouterr().out
-    assert set(report) == {"result", "settings", "record", "versions", "device",
-                           "compiled", "floors"}
+    assert set(report) == {
+        "result", "images", "settings", "data", "weights", "held_out_from", "train",
+        "held_out", "training", "record", "versions", "device", "commit", "compiled",
+        "baselines"}
+    assert len(report["images"]["score"]) == report["result"]["images"]
+    assert set(report["baselines"]) == set(BASELINES)
+    for name, title in BASELINES.items():
+        row = next(line for line in printed.splitlines() if line.startswith(title))
+        assert f"{report['baselines'][name]['pro']:.4f}" in row
+    assert [row["seed"] for row in report["baselines"]["padim"]["seeds"]] == [0, 1, 2]
     assert len(report["result"]["interval"]) == 3
-    assert "I-AUROC" in printed and "neighbours alone" in printed
+    assert "I-AUROC" in printed
     assert f"{report['result']['pro']:.4f}" in printed
     assert report["settings"]["preset"] == "clean"
     assert report["device"] == "cpu" and report["compiled"] is False

@@ -80,7 +80,7 @@ def test_the_matrix_has_every_cell_and_all_it_takes_to_check_it(runs):
         assert ("questions" in run) == (run["preset"] == "clean")
     asked = {run["seed"]: run["questions"] for run in receipt["runs"]
              if "questions" in run}
-    assert [seed for seed, answers in asked.items() if "floors" in answers] == [0]
+    assert [seed for seed, answers in asked.items() if "baselines" in answers] == [0]
     changed = {name for row in asked[0]["constants"] for name in row["changed"]}
     assert changed == {"bins", "neighbours", "smallest_bin", "T_max", "guidance", "lam"}
 
