@@ -1,8 +1,8 @@
 # `make demo` and `make test` need make and Python 3.10 or newer, nothing else. Without
 # make: see README.md.
-.PHONY: demo test test-oldest test-robust check-wheel sbom audit bench verify-results \
-	lint notebooks lint-notebooks check-notebooks sabotage reference book check-site \
-	check-live serve clean
+.PHONY: demo test test-oldest test-robust check-wheel sbom audit bench experiments \
+	verify-results lint notebooks lint-notebooks check-notebooks sabotage reference \
+	book check-site check-live serve clean
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -55,6 +55,13 @@ audit: build/tools/ok
 # meanwhile
 bench: $(VENV)/dev
 	$(BIN)/ddad bench build
+
+# records of book/results made anew: all that are stale, or ONLY="name .."; DATA=FOLDER
+# of real sets and TAEF2=FILE.py:CALLABLE where they need them, CORES jobs at a time
+experiments: $(VENV)/dev
+	$(BIN)/python book/tools/experiments.py run $(ONLY) --cores $(or $(CORES),2) \
+		$(if $(DATA),--data $(DATA)) $(if $(TAEF2),--taef2 $(TAEF2)) \
+		$(if $(TAESD),--taesd $(TAESD))
 
 # every table of the book again, from the receipts and recorded runs; fails on any
 # difference

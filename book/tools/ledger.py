@@ -1,131 +1,357 @@
-"""The rows of book/ledger.md: each claim of the paper beside what our runs say.
+"""The tables of book/ledger.md: each claim of the paper beside what our runs say.
 
-Each with what the paper reports, our figure, and a verdict by its interval.
+A row is computed from receipts alone: those of `ddad ablate`, and the questions of
+those of `ddad reproduce`. Where there is none yet, the row names the command.
 """
-import json
-from pathlib import Path
-from statistics import mean, stdev
+from __future__ import annotations
 
-from scipy.stats import t
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from statistics import mean
 
+from records import PRODUCTS, REAL, load, recorded, table
+
+from ddad.calibration import CHOSEN
 from ddad.notebook import METRICS
+from ddad.reproduction import verdicts
 from ddad.reproduction.published import PAPER_MEAN, SCALING_AND_TUNING, STEPS
+from ddad.reproduction.variants import (
+    AVERAGED,
+    DRAWS,
+    FEATURE_MAP,
+    FULL,
+    LATENT_MAP,
+    NOISE,
+    PIXELS,
+    STATIC,
+    UNSCALED,
+    UNTUNED,
+    VARIANTS,
+)
+from ddad.reproduction.verdicts import Effect, across, effect, holm, minus, sides
+from ddad.synthetic.products import KINDS
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
-NOT_TESTABLE = "not testable here"
+HEAD = ["claim", "tested in", "paper", "ours, by data set", "across data sets",
+        "seeds", "verdict"]
+TO_BE_RUN, NO_FIGURE = "to be run", "no figure"
+ABLATE, REPRODUCE = "ddad ablate DATA OUT", "ddad reproduce NAME DATA OUT"
 TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
+MEASURES = {"i_auroc": verdicts.auroc, "pro": verdicts.pro}
+DYNAMIC, STATIC_PATH = "dynamic steps", "static steps"      # of the questions
+LOGICAL = {"logical_anomalies"} | {
+    kind for kinds in KINDS.values() for kind, (_, _, logical) in kinds.items()
+    if logical}
 
 # claim; chapter; the variant without it; the paper's rows (with, without it), or None
 SWITCHED_OFF = [
-    ("Scaling the latent beats adding noise to it.",
-     "06_scaled_denoising", "noise added",
+    ("Scaling the latent beats adding noise to it.", "06_scaled_denoising", NOISE,
      (SCALING_AND_TUNING["both"], SCALING_AND_TUNING["fine-tuning"])),
-    ("A step chosen for each picture beats $T_{max}$ for all.",
-     "05_dynamic_noise", "static steps",
-     (STEPS["dynamic"], STEPS["T_max"])),
-    ("Features fine-tuned on repaintings beat those that are not.",
-     "07_fine_tuning", "features not fine-tuned",
+    (f"Scaling beats noise even where the maps of {DRAWS} draws are averaged, in "
+     f"{DRAWS} times the U-Net calls.", "06_scaled_denoising", AVERAGED, None),
+    ("Scaling beats denoising the latent as it is.", "06_scaled_denoising", UNSCALED,
+     None),
+    ("A step chosen for each image beats $T_{max}$ for all.", "05_dynamic_noise",
+     STATIC, (STEPS["dynamic"], STEPS["T_max"])),
+    ("Features fine-tuned on reconstructions beat those that are not.",
+     "07_fine_tuning", UNTUNED,
      (SCALING_AND_TUNING["both"], SCALING_AND_TUNING["scaling"])),
-    ("Denoising latents beats denoising pixels.",
-     "04_latent_projection", "pixels, not latents", None),
-    ("Both maps together beat the latent map.",
-     "08_anomaly_map", "latent map alone", None),
-    ("Both maps together beat the feature map.",
-     "08_anomaly_map", "feature map alone", None),
+    ("Denoising latents beats denoising pixels, with a U-Net as wide as they need.",
+     "04_latent_projection", PIXELS, None),
+    ("Both maps together beat the latent map.", "08_anomaly_map", LATENT_MAP, None),
+    ("Both maps together beat the feature map.", "08_anomaly_map", FEATURE_MAP, None),
 ]
 
-# claim; what chapter 5 records; its unit; factor to that unit
-BY_SIZE = [
-    ("The step follows the size of the defect.",
-     "step_against_area", "rank correlation", 1),
-    ("Large defects gain from dynamic steps, against the first step for all.",
-     "large_third_pro_over_static_first", "points of PRO", 100),
-    ("Large defects gain from dynamic steps, against $T_{max}$ for all.",
-     "large_third_pro_over_static_last", "points of PRO", 100),
-]
 
+@dataclass(frozen=True)
+class Row:
+    """One figure of one claim, which says that it is above zero.
+
+    effects: one a data set. older: from records without images. p, verdict: see
+    `judged`.
+    """
+
+    claim: str
+    chapter: str
+    paper: str
+    unit: str
+    command: str
+    effects: list[Effect] = field(default_factory=list)
+    factor: int = 100               # 100: in points
+    older: bool = False
+    p: float | None = None
+    verdict: str = TO_BE_RUN
+
+
+def rows(receipts: list[dict]) -> list[Row]:
+    """All that can be tested here, each with its verdict."""
+    found = [row for one in SWITCHED_OFF for row in switched_off(receipts, *one)]
+    return judged([*found, *by_size(receipts), logical_defects(receipts)])
+
+
+def judged(found: list[Row]) -> list[Row]:
+    """With p values corrected for the number of rows that have one, and verdicts."""
+    p = holm([across(row.effects).p if row.effects else None for row in found])
+    return [replace(row, p=one, verdict=verdicts.verdict(row.effects, one))
+            if row.effects else row for row, one in zip(found, p)]
+
+
+def switched_off(receipts: list[dict], claim: str, chapter: str, variant: str,
+                 published: tuple | None) -> list[Row]:
+    """A row a metric: the full method minus the variant."""
+    made = []
+    for k, (metric, title) in enumerate(TITLES.items()):
+        paper = (f"{published[0][k] - published[1][k]:+.1f} {title}" if published
+                 else NO_FIGURE)
+        effects = of_variant(receipts, variant, MEASURES[metric])
+        older = [] if effects else of_older_records(variant, metric)
+        made.append(Row(claim, chapter, paper, title, ABLATE, effects or older,
+                        older=bool(older)))
+    return made
+
+
+def by_size(receipts: list[dict]) -> list[Row]:
+    """Dynamic against static steps of the same detector at the same T_max."""
+    third = lambda k: partial(verdicts.pro, third=k)
+    asked = (
+        ("The step follows the size of the defect.", "rank correlation", 1,
+         of_paths(receipts, verdicts.step_against_area, DYNAMIC)),
+        ("Dynamic steps help large defects, against $T_{max}$ for all.",
+         "PRO, largest third", 100,
+         of_paths(receipts, third(2), DYNAMIC, STATIC_PATH)),
+        ("Dynamic steps cost small defects, against $T_{max}$ for all.",
+         "PRO, smallest third", 100,
+         of_paths(receipts, third(0), STATIC_PATH, DYNAMIC)))
+    return [Row(claim, "05_dynamic_noise", NO_FIGURE, unit, REPRODUCE, effects, factor)
+            for claim, unit, factor, effects in asked]
+
+
+def logical_defects(receipts: list[dict]) -> Row:
+    """The method against a search among all patches of the training images."""
+    effects = []
+    for receipt, category, runs in asked_runs(receipts):
+        found = [run["questions"].get("baselines", {}).get("neighbours", {})
+                 for run in runs]
+        scores = next((one["score"] for one in found if "score" in one), None)
+        if scores is None or not LOGICAL & set(receipt["test"][category]["kind"]):
+            continue
+        part = verdicts.only(receipt, category, LOGICAL)
+        kept = part["test"][category]["kept"]
+        measured = lambda run, of, part=part, kept=kept: verdicts.auroc(
+            part, run, {"score": [of[n] for n in kept]})
+        effects.append(effect(category, [
+            minus(measured(run, run["images"]["score"]), measured(run, scores))
+            for run in runs]))
+    return Row("Images with logical defects (missing or exchanged parts) are told from "
+               "good ones better than by neighbours among all patches.", "results",
+               NO_FIGURE, "I-AUROC", REPRODUCE, each_once(effects))
+
+
+# --- from receipts to effects
+
+def of_variant(receipts: list[dict], variant: str, measure: Callable) -> list[Effect]:
+    """Full method minus variant, wherever a seed ran with both."""
+    effects = []
+    for receipt in receipts:
+        for category in receipt["test"]:
+            runs = {(run["preset"], run["seed"]): run for run in receipt["runs"]
+                    if run["category"] == category}
+            pairs = [(run, runs[variant, seed]) for (name, seed), run in runs.items()
+                     if name == FULL and (variant, seed) in runs]
+            if pairs:
+                effects.append(effect(category, [
+                    minus(*(measure(receipt, run, run["images"]) for run in pair))
+                    for pair in pairs]))
+    return each_once(effects)
+
+
+def of_paths(receipts: list[dict], measure: Callable, one: str,
+             other: str | None = None) -> list[Effect]:
+    """One path of the questions, minus another where it is given."""
+    effects = []
+    for receipt, category, runs in asked_runs(receipts):
+        measured = {path: [measure(receipt, run, run["questions"]["paths"][path])
+                           for run in runs] for path in (one, other) if path}
+        seeds = (map(minus, measured[one], measured[other]) if other
+                 else measured[one])
+        effects.append(effect(category, list(seeds)))
+    return each_once(effects)
+
+
+def asked_runs(receipts: list[dict]) -> list[tuple[dict, str, list[dict]]]:
+    """Each category's runs that were questioned, with their receipt."""
+    found = []
+    for receipt in receipts:
+        for category in receipt["test"]:
+            runs = [run for run in receipt["runs"] if "questions" in run
+                    and run["category"] == category and run["preset"] == "clean"]
+            if runs:
+                found.append((receipt, category, runs))
+    return found
+
+
+def each_once(effects: list[Effect]) -> list[Effect]:
+    """ValueError where a data set is there twice: it is one piece of evidence."""
+    twice = [name for name, n in Counter(one.data for one in effects).items() if n > 1]
+    if twice:
+        raise ValueError(f"two receipts hold {', '.join(twice)}: keep one of them")
+    return effects
+
+
+@cache
+def of_older_records(variant: str, metric: str) -> list[Effect]:
+    """The same from records that hold no images, until `ddad ablate` has run anew.
+    Their pixels went through a U-Net too narrow for them, and say nothing.
+    """
+    effects = []
+    for name in recorded(*(f"ablation_{data}" for data in (*PRODUCTS, *REAL))):
+        of = {(row["variant"], row["seed"]): row[metric] for row in load(name)}
+        seeds = [seed for one, seed in of if one == variant != PIXELS]
+        if seeds:
+            gains = (of[FULL, seed] - of[variant, seed] for seed in seeds)
+            effects.append(Effect(name.removeprefix("ablation_"), tuple(gains)))
+    return effects
+
+
+# --- the page
+
+def cells(found: list[Row]) -> list[list[str]]:
+    """The table below HEAD; a claim's name stands in its first row."""
+    lines, before = [], None
+    for row in found:
+        told = (["", ""] if row.claim == before else
+                [row.claim, link(row.chapter)])
+        lines.append([*told, row.paper, *ours(row), verdict(row)])
+        before = row.claim
+    return [*lines, *not_run()]
+
+
+def ours(row: Row) -> list[str]:
+    """By data set, across them, and seeds."""
+    if not row.effects:
+        return [f"{TO_BE_RUN}: `{row.command}`", "", ""]
+    shown = lambda value, sign="+": (
+        f"{row.factor * value:{sign}.{1 if row.factor > 1 else 2}f}")
+    by_set = []
+    for one, side in zip(row.effects, sides(row.effects)):
+        spread = "" if one.spread is None else f" ± {shown(one.spread, '')}"
+        by_set.append(f"{name_of(one.data)} {shown(one.value)}{spread}"
+                      + "†" * bool(side))
+    found = across(row.effects)
+    over_all = f"{shown(found.value)} {row.unit}"
+    if found.p is not None:
+        over_all += (f" ({shown(found.low)} to {shown(found.high)}), "
+                     f"p {found.p:.3f}, corrected {row.p:.2f}")
+    runs = [value for one in row.effects for value in one.by_seed]
+    above = sum(value > 0 for value in runs)
+    seeds = sorted({len(one.by_seed) for one in row.effects})
+    each = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    return [", ".join(by_set) + "°" * row.older, over_all,
+            f"{each} a set; {above} of {len(runs)} runs above zero"]
+
+
+def verdict(row: Row) -> str:
+    """The word, and whether it would be another if this were the only claim."""
+    alone = across(row.effects).p if row.effects else None
+    if row.verdict == verdicts.OPEN and alone is not None and alone < verdicts.LEVEL:
+        side = "above" if across(row.effects).value > 0 else "below"
+        return f"{row.verdict}; {side} zero if it were the only claim"
+    return row.verdict
+
+
+def not_run() -> list[list[str]]:
+    """The paper's own data."""
+    made = []
+    for name, title in (("visa", "VisA"), ("btad", "BTAD")):
+        figures = ", ".join(f"{value:.1f} {metric}" for value, metric
+                            in zip(PAPER_MEAN[name], TITLES.values()))
+        made.append([f"The mean over the categories of {title}.",
+                     link("12_reproducing_the_paper"), figures,
+                     "not run: data and GPU needed", "", "", verdicts.NOT_HERE])
+    return made
+
+
+def answer(found: list[Row]) -> str:
+    """What the verdicts come to, in three sentences."""
+    counted = Counter(row.verdict for row in found)
+    words = (verdicts.CONFIRMED, verdicts.CONTRADICTED, verdicts.DIFFERS, verdicts.OPEN)
+    tested = sum(counted[word] for word in words)
+    figures = ", ".join(f"{counted[word]} {word}" for word in words)
+    which = {word: [row for row in found if row.verdict == word] for word in words[:3]}
+    which["above zero in every run, and by itself on every data set of more than one "
+          "seed"] = [row for row in found if everywhere(row)]
+    told = "; ".join(f"{word}: {named(of)}" for word, of in which.items())
+    return (f"Of {len(found)} figures that can be tested here, {tested} have runs: "
+            f"{figures}. {told[0].upper() + told[1:]}. {counted[TO_BE_RUN]} figures "
+            f"wait for their runs, and {len(not_run())} claims, on the paper's own "
+            "data, cannot be tested here.")
+
+
+def everywhere(row: Row) -> bool:
+    """Whether no run speaks against it, and no data set that has seeds to judge by."""
+    runs = [value for one in row.effects for value in one.by_seed]
+    judged_by = [side for one, side in zip(row.effects, sides(row.effects))
+                 if len(one.by_seed) > 1]
+    return len(judged_by) > 1 and min(runs) > 0 and set(judged_by) == {1}
+
+
+def named(found: list[Row]) -> str:
+    """The claims, in quotation marks, with the figure."""
+    return ", ".join(f"“{row.claim.rstrip('.')}” ({row.unit})"
+                     for row in found) or "none"
+
+
+def link(page: str) -> str:
+    return "[](results.md)" if page == "results" else f"[](../notebooks/{page}.ipynb)"
+
+
+def name_of(data: str) -> str:
+    """A data set's name in a table."""
+    return data.removeprefix("loco_").replace("_", " ")
+
+
+def variants(receipts: list[dict]) -> str:
+    """The constants that each variant's seeds chose; its U-Net, and what its training
+    took.
+    """
+    lines = []
+    for receipt in receipts:
+        of = {}
+        for run in receipt["runs"]:
+            of.setdefault((run["category"], run["preset"]), []).append(run)
+        lines += [[name_of(category), variant, len(runs), *taken(runs)]
+                  for category in receipt["test"] for variant in VARIANTS
+                  if (runs := of.get((category, variant)))]
+    head = ["data set", "variant", "seeds", *(f"`{name}`" for name in CHOSEN),
+            "U-Net, M parameters", "steps", "loss", "training, s",
+            "U-Net calls an image"]
+    return table(head, lines) if lines else f"To be run: `{ABLATE}`."
+
+
+def taken(runs: list[dict]) -> list[str]:
+    """The cells of one variant's seeds."""
+    each = lambda of: ", ".join(dict.fromkeys(str(of(run)) for run in runs))
+    chosen = [each(lambda run, name=name: run["settings"][name]) for name in CHOSEN]
+    million = 1e-6 * runs[0]["training"]["parameters"]
+    loss = mean(run["training"]["loss"] for run in runs)
+    seconds = mean(run["cost"]["seconds"]["train"] for run in runs)
+    return [*chosen, f"{million:.1f}", each(lambda run: run["training"]["steps"]),
+            f"{loss:.3f}", f"{seconds:.0f}", each(lambda run: run["cost"]["calls"])]
+
+
+def tables(receipts: list[dict]) -> dict[str, Callable[[], str]]:
+    """By name: "ledger", "answer", and "variants"."""
+    found = cache(lambda: rows(receipts))
+    return {"ledger": lambda: table(HEAD, cells(found())),
+            "answer": lambda: answer(found()),
+            "variants": lambda: variants(receipts)}
+
+
+# --- until run_notebooks holds it itself
 
 def metrics(notebook: dict) -> dict[str, float]:
     """All that the cells of a notebook, parsed as JSON, have recorded."""
     outputs = [one for cell in notebook["cells"] for one in cell.get("outputs", [])]
     found = [output.get("data", {}).get(METRICS, {}) for output in outputs]
     return {name: value for one in found for name, value in one.items()}
-
-
-def differences(ablations: list[list[dict]], variant: str, metric: str) -> list[float]:
-    """Full method minus the variant, in points, wherever a seed ran with both."""
-    found = []
-    for rows in ablations:
-        of = {(row["variant"], row["seed"]): row[metric] for row in rows}
-        seeds = sorted({row["seed"] for row in rows if (variant, row["seed"]) in of})
-        found += [100 * (of["full method", seed] - of[variant, seed]) for seed in seeds]
-    return found
-
-
-def verdict(low: float) -> str:
-    """By the lower end of the 95% interval of a gain: is all of it above zero?"""
-    return CONFIRMED if low > 0 else NOT_CONFIRMED
-
-
-def link(notebook: str) -> str:
-    return f"[](../notebooks/{notebook}.ipynb)"
-
-
-def ledger(ablations: list[list[dict]], bottle: dict) -> list[list[str]]:
-    """All rows: claim, where it is tested, the paper's figure, ours, interval, verdict.
-
-    ablations: the rows of each recorded ablation. bottle: the run on the juice bottle.
-    """
-    claims = [row for one in SWITCHED_OFF for row in switched_off(ablations, *one)]
-    return [*claims, *by_size(), logical_defects(bottle), *not_run()]
-
-
-def switched_off(ablations, claim, chapter, variant, published) -> list[list[str]]:
-    """A row a metric: what is lost without the claim's part, over all trainings."""
-    rows = []
-    for k, (metric, title) in enumerate(TITLES.items()):
-        gains = differences(ablations, variant, metric)
-        half = t.ppf(0.975, len(gains) - 1) * stdev(gains) / len(gains) ** 0.5
-        low, high = mean(gains) - half, mean(gains) + half
-        told = [claim, link(chapter)] if k == 0 else ["", ""]
-        paper = (f"{published[0][k] - published[1][k]:+.1f} {title}" if published
-                 else "no figure")
-        ours = f"{mean(gains):+.1f} {title}, {len(gains)} trainings"
-        rows.append([*told, paper, ours, f"{low:+.1f} to {high:+.1f}", verdict(low)])
-    return rows
-
-
-def by_size() -> list[list[str]]:
-    """What chapter 5 recorded on steps and the size of defects."""
-    rows, chapter = [], "05_dynamic_noise"
-    path = ROOT / f"notebooks/{chapter}.ipynb"
-    found = metrics(json.loads(path.read_text(encoding="utf-8")))
-    for claim, name, unit, factor in BY_SIZE:
-        value, low, high = (factor * found[f"{name}_{end}"]
-                            for end in ("value", "low", "high"))
-        rows.append([claim, link(chapter), "no figure", f"{value:+.2f} {unit}",
-                     f"{low:+.2f} to {high:+.2f}", verdict(low)])
-    return rows
-
-
-def logical_defects(bottle: dict) -> list[str]:
-    result, baseline = bottle["result"], 100 * bottle["neighbours"]["i_auroc"]
-    low, high = (100 * end for end in result["interval"]["i_auroc"])
-    return ["Pictures with logical defects (missing or exchanged parts) are told from "
-            "good ones better than by neighbours alone.",
-            "[](results.md)", "no figure",
-            f"{100 * result['i_auroc']:.1f} I-AUROC, neighbours {baseline:.1f} "
-            "(juice bottle)",
-            f"{low:.1f} to {high:.1f}", verdict(low - baseline)]
-
-
-def not_run() -> list[list[str]]:
-    rows = []
-    for name, title in (("visa", "VisA"), ("btad", "BTAD")):
-        figures = ", ".join(f"{value:.1f} {metric}" for value, metric
-                            in zip(PAPER_MEAN[name], TITLES.values()))
-        rows.append([f"The mean over the categories of {title}.",
-                     link("12_reproducing_the_paper"), figures,
-                     "not run: data and GPU needed", "", NOT_TESTABLE])
-    return rows

@@ -7,34 +7,26 @@ is typed in. --check compares only, and fails where a page differs.
 """
 import re
 import sys
+from collections.abc import Callable
 from functools import partial
 
+import experiments
 import ledger as claims
+import paper_plan
 import results_tables
 import speed
-import tiles
-from records import BOOK, PRODUCTS, REAL, load, recorded, table
+from records import BOOK, load, table
 
 from ddad.reproduction import tables
 from ddad.reproduction.receipts import read_receipt
 
 PAGES = [*(BOOK / f"{name}.md" for name in ("results", "reproduction", "ledger",
-                                            "speed", "robustness", "contributing")),
+                                            "speed", "robustness", "contributing",
+                                            "paper_data")),
          BOOK.parent / "README.md"]
 PART = re.compile(r"(<!-- table ([\w.]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.S)
 POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data",
           4: "Reproducible", 5: "Numbers", 6: "Long and large", 7: "Dependencies"}
-
-
-def ledger() -> str:
-    ablations = [load(f"ablation_{name}") for name in (*PRODUCTS, *REAL)
-                 if recorded(f"ablation_{name}")]
-    bottle = load("loco_juice_bottle")
-    neighbours = bottle["floors"]["neighbours"]
-    rows = claims.ledger(ablations, {"result": bottle["result"],
-                                     "neighbours": neighbours})
-    head = ["claim", "tested in", "paper", "ours", "95% interval", "verdict"]
-    return table(head, rows)
 
 
 def receipts() -> str:
@@ -105,30 +97,50 @@ def last_line(text: str) -> str:
     return last.replace("|", "/").replace("<", "&lt;")[:160]
 
 
+def of_real_sets(make: Callable[[dict], str]) -> str:
+    """One table after the other, of each real set that has rows."""
+    made = [make(RECEIPTS[name]) for name in experiments.REAL if name in RECEIPTS]
+    return "\n\n".join(one for one in made if len(one.splitlines()) > 2)
+
+
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses
 # an altered file
 RECEIPTS = {path.stem: read_receipt(path)
             for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
-TABLES = {f.__name__: f for f in (ledger, receipts, notebooks, robustness, broken)}
-TABLES |= results_tables.TABLES | tiles.TABLES | speed.TABLES
+TABLES = {f.__name__: f for f in (receipts, notebooks, robustness, broken)}
+TABLES |= {"experiments": experiments.described}
+# one receipt a data set is evidence for a claim
+TABLES |= claims.tables([receipt for name, receipt in RECEIPTS.items()
+                         if not name.endswith("_taesd")])
+TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
+TABLES |= {f"real_sets.{title}": partial(of_real_sets, make)
+           for title, make in tables.TABLES.items()}
 
 
-def filled(text: str) -> str:
-    """The text with every table between its markers made anew."""
-    return PART.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text)
+def filled(text: str, notes: bool = True) -> str:
+    """The text with every table between its markers made anew; where it shows stale
+    records, it is noted below the table, if `notes`.
+    """
+    def made(found: re.Match) -> str:
+        said = experiments.note(found[2]) if notes else ""
+        lines = [TABLES[found[2]](), *(["", said] if said else []), found[3]]
+        return found[1] + "\n".join(lines)
+
+    return PART.sub(made, text)
 
 
 def main(arguments: list[str]) -> int:
     stale, check = [], "--check" in arguments
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        if filled(text) != text:
+        made = filled(text, notes=page.parent == BOOK)      # the README is short
+        if made != text:
             stale.append(page.name)
             if not check:
-                page.write_text(filled(text), encoding="utf-8")
+                page.write_text(made, encoding="utf-8")
     if not check:
         speed.draw()
     print(f"stale: {', '.join(stale)}" if stale

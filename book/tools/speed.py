@@ -1,6 +1,6 @@
 """The tables and the curve of book/speed.md, from the recorded benchmarks.
 
-book/results/bench.json is of a CPU, bench_gpu.json and gpu_networks.json of a GPU.
+book/results/bench.json is of a CPU, bench_gpu.json of a GPU.
 """
 from collections.abc import Callable
 from pathlib import Path
@@ -64,49 +64,7 @@ def speed_layouts_gpu() -> str:
     return speed_layouts(GPU)
 
 
-def speed_gpu_networks() -> str:
-    """Each network recorded as one CUDA graph, in four forms; what they take off the
-    time of a detection, by subtraction.
-    """
-    found, rows = load("gpu_networks"), []
-    forms = ("autocast", "weights in 16 bits", "the same, NCHW", "compiled")
-    networks = {"encode": "encoder", "unet": "U-Net, a call", "decode": "decoder",
-                "phi": "features"}
-    for scale, title in (("laptop", "small"), ("paper", "paper")):
-        took = found["seconds"][scale]
-        for key, name in networks.items():
-            times = [f"{1000 * took[key][form]:.1f} ms" for form in forms]
-            compiling = f"{took[key]['compiling']:.0f} s"
-            rows.append([f"{title}: {name}", *times, compiling])
-        calls = {form: sum(took[key][form] for key in ("encode", "decode", "phi"))
-                 + found["calls"] * took["unet"][form] for form in forms}
-        beside = took["predict"] - calls["autocast"]
-        times = [f"{took['official'] / (beside + calls[form]):.1f}" for form in forms]
-        rows.append([f"{title}: official over ours", *times, ""])
-    gpu = found["gpu"].removeprefix("NVIDIA ")
-    head = [f"{found['images']} pictures, {gpu}, bfloat16", *forms, "compiling"]
-    return table(head, rows)
-
-
 # training
-
-def speed_gpu_step() -> str:
-    """A training step of the paper's U-Net on a GPU: as training took it, with a fused
-    AdamW, and with that recorded or compiled.
-    """
-    found = load("gpu_networks")
-    steps = found["train_step"]
-    forms = {"as it was": "as training took it", "AdamW fused": "AdamW fused",
-             "recorded": "that, recorded: as it does now",
-             "compiled": "that, compiled"}
-    rows = []
-    for precision in ("float32", "bfloat16"):
-        took = steps[precision]
-        rows.append([precision, *(f"{1000 * took[form]:.0f} ms" if form in took else ""
-                                  for form in forms)])
-    return (table([f"a step of {found['train_batch']}", *forms.values()], rows)
-            + f"\n\nCompiling took {steps['compiling']:.0f} s.")
-
 
 def speed_training() -> str:
     rows = []
@@ -288,7 +246,7 @@ def or_say_so(make: Callable[[], str]) -> Callable[[], str]:
     return table_of
 
 
-MADE = (speed_detection, speed_layouts, speed_layouts_gpu, speed_gpu_networks,
-        speed_training, speed_gpu_step, speed_calls, speed_gpu_metrics, speed_metric,
-        speed_scaling, speed_memory, speed_memory_measured, speed_start_up)
+MADE = (speed_detection, speed_layouts, speed_layouts_gpu, speed_training, speed_calls,
+        speed_gpu_metrics, speed_metric, speed_scaling, speed_memory,
+        speed_memory_measured, speed_start_up)
 TABLES = {make.__name__: or_say_so(make) for make in MADE}

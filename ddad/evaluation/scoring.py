@@ -43,7 +43,9 @@ def youden(scores: np.ndarray, labels: np.ndarray) -> float:
     It is found on the test labels: the official code's.
     """
     false, true, thresholds = roc_curve(labels, scores)
-    return float(np.nextafter(thresholds[np.argmax(true - false)], -np.inf))
+    # in the scores' own type: a finer step is lost when they are compared
+    best = thresholds[np.argmax(true - false)].astype(scores.dtype)
+    return float(np.nextafter(best, -np.inf))
 
 
 def summary(scores: Tensor, A: Tensor, test: TestSet) -> dict:

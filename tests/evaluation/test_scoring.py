@@ -46,8 +46,9 @@ def test_a_prediction_weighed_anew_is_scored_like_a_new_one(fitted, test_set):
         assert again[name] == pytest.approx(fresh[name], abs=1e-6)
 
 
-def test_youden_by_hand():
-    scores = np.array([0.1, 0.4, 0.35, 0.8, 0.7])
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+def test_youden_by_hand(kind):
+    scores = np.array([0.1, 0.4, 0.35, 0.8, 0.7], kind)
     labels = np.array([0, 0, 1, 1, 1])
     # 0.7 and 0.8 found, none wrongly: 2/3; all three and one wrongly: 1 - 1/2
     threshold = youden(scores, labels)

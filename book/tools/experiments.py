@@ -1,0 +1,322 @@
+"""Every record in book/results, and the command that makes it.
+
+    python book/tools/experiments.py                     the list
+    python book/tools/experiments.py check               fresh or stale, and why
+    python book/tools/experiments.py run [NAME ..]       makes them, through Snakemake
+    python book/tools/experiments.py make NAME ..        makes some, here
+    python book/tools/experiments.py keep NAME FILE      takes what its commands made
+    python book/tools/experiments.py compare NAME FILE   each figure beside another's
+
+`make experiments ONLY="NAME .." DATA=FOLDER TAEF2=FILE.py:CALLABLE` is `run`.
+"""
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from chapters import ROOT
+from made import (
+    RESULTS,
+    RUNS,
+    Experiment,
+    Kind,
+    compare,
+    keep,
+    make,
+    present,
+    stale,
+)
+from records import PRODUCTS, table
+
+DEMO = Kind(("synthetic.demo",), ("train", "drawn", "shipped"), 0.005)
+EVALUATE = Kind(("data.product", "evaluation.baselines", "evaluation.regret",
+                 "evaluation.scoring"), ("train", "drawn", "shipped"), 0.005)
+REPRODUCE = Kind(("reproduction.runs", "reproduction.tables"), ("reproduce",), 0.03)
+ABLATE = Kind(("reproduction.ablation",), ("ablate",), 0.03)
+BENCH = Kind(("reproduction.benchmark",), ("counted", "drawn", "shipped"), 0.3,
+             relative=True)
+PLAN = Kind(("reproduction.plan",), ("counted",), 0.001, relative=True)
+CHAPTERS = Kind(watch="tests/book/test_chapters.py")
+ROBUST = Kind(watch="tests/test_robust.py")
+# real sets: their receipts, and their folder within that of the user, see `--data`
+REAL = ("loco_juice_bottle", "mtd_by_tile", "hazelnut", "deeppcb")
+FOLDERS = {"juice bottle": "loco_juice_bottle", "tiles": "mtd_by_tile/mtd",
+           "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
+
+
+# trained on the drawn products, in the embedded latent space
+DRAWN = ("drawn", "decoded")
+FULL_SIZE = '--set "train_length=4000 steps" precision=bfloat16 ' \
+            "train_precision=bfloat16"
+AT_128 = "image_size=128 neighbour_pool=4 unet_channels=[32,64,96] " \
+         "learning_rate=0.001 precision=bfloat16 train_precision=bfloat16"
+OF_A_PRODUCT = ("overview", "baselines", "by_size", "intervals", "settings", "regret")
+
+
+def _product(name: str) -> Experiment:
+    return Experiment(
+        name, f"the shipped detector of {name}, in full", EVALUATE,
+        ("ddad data make {products}",
+         f"ddad evaluate ddad/weights/{name} {{products}}/{name} --baselines "
+         "--bootstrap 1000 --regret 3 --out {out}/results.json"),
+        "results.json", 25, tables=OF_A_PRODUCT)
+
+
+def _ablation(name: str, data: str, vae: str, **more) -> Experiment:
+    first = ("ddad data make {products}",) if data == "{products}" else ()
+    return Experiment(
+        f"receipts/ablation_{name}", f"{name}, each claim switched off", ABLATE,
+        (*first, f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 1 2 "
+                 f'--set "train_length=2000 steps" {AT_128}'),
+        "receipt.json", 600, "0, 1, 2", tables=("ablation", "ledger"),
+        also=() if more else DRAWN, **more)
+
+
+def _real(record: str, title: str, category: str, minutes: int, more: str = ""
+          ) -> list[Experiment]:
+    """A real set at 256 pixels, constants calibrated; with either autoencoder."""
+    folder = Path("{data}", FOLDERS[title]).parent.as_posix()
+    line = f"ddad reproduce {record} {folder} {{out}} --categories {category} " \
+           f"--seeds 0 1 --calibrate --vae VAE {FULL_SIZE}{more}"
+
+    def made(vae: str, name: str, *tables: str) -> Experiment:
+        needs = (title, vae) if vae == "taef2" else (title,)
+        return Experiment(
+            f"receipts/{name}", f"{title}, {vae.upper()}, 256 pixels", REPRODUCE,
+            (line.replace("VAE", f"{{{vae}}}"),), "receipt.json", minutes, "0, 1",
+            needs, tables=("autoencoders", *tables))
+
+    return [made("taef2", record, "overview", "real", "intervals", "settings",
+                 "real_short"),
+            made("taesd", f"{record}_taesd")]
+
+
+def _plan(record: str, data: str, title: str, more: str = "") -> Experiment:
+    return Experiment(
+        record, f"what {title} takes at the paper's size", PLAN,
+        (f"ddad reproduce {data} {{out}}/data {{out}} --presets paper --plan{more}",),
+        "plan.json", 1, "0, 1, 2",
+        tables=("plan_answer", "plan_categories", "plan_parts", "plan_autoencoders",
+                "plan_cpu"))
+
+
+CURVE = " --curve {runs}/receipts/%s/%s/clean-0/detector {data}/%s"
+EXPERIMENTS = [
+    Experiment("demo", "the products with the shipped weights", DEMO,
+               ("ddad demo {out}",), "results.json", 6, tables=("demo",)),
+    *map(_product, PRODUCTS),
+    Experiment(
+        "receipts/embedded", "the products, three presets, a short training",
+        REPRODUCE,
+        ("ddad reproduce embedded {products} {out} --presets clean official paper "
+         "--seeds 0 1 2 --scale laptop --set precision=bfloat16",),
+        "receipt.json", 240, "0, 1, 2", also=DRAWN),
+    *_real("loco_juice_bottle", "juice bottle", "loco_juice_bottle", 200),
+    *_real("mtd_by_tile", "tiles", "mtd", 420),
+    *_real("hazelnut", "hazelnut", "hazelnut", 100, " held_out=0.3"),
+    *_real("deeppcb", "deeppcb", "deeppcb", 130),
+    *(_ablation(name, "{products}", "embedded") for name in PRODUCTS),
+    _ablation("loco_juice_bottle", "{data}", "{taef2}",
+              needs=("juice bottle", "taef2")),
+    Experiment(
+        "bench", "what detection, training and metrics cost, CPU", BENCH,
+        ("ddad bench {out}", "ddad bench {out} --scale paper --only training",
+         "ddad bench {out} --vae {taef2}"
+         + CURVE % ("loco_juice_bottle", "loco_juice_bottle", "loco_juice_bottle")
+         + CURVE % ("mtd_by_tile", "mtd", "mtd_by_tile/mtd")),
+        "bench.json", 150, needs=("juice bottle", "tiles", "taef2"),
+        after=("receipts/loco_juice_bottle", "receipts/mtd_by_tile"),
+        tables=("speed_detection", "speed_layouts", "speed_training", "speed_calls",
+                "speed_gpu_metrics", "speed_metric", "speed_scaling", "speed_memory",
+                "speed_start_up", "plan_cpu")),
+    Experiment(
+        "bench_gpu", "the same, GPU", BENCH,
+        ("ddad bench {out} --device cuda --only detection layouts training memory "
+         "calls",
+         "ddad bench {out} --device cuda --scale paper --only detection training"),
+        "bench.json", 15, needs=("a GPU",),
+        tables=("speed_detection", "speed_layouts_gpu", "speed_training",
+                "speed_gpu_metrics", "speed_memory_measured", "plan_answer",
+                "plan_categories", "plan_parts")),
+    _plan("plan_visa", "visa", "VisA"),
+    _plan("plan_visa_taesd", "visa", "VisA, with TAESD,", " --vae madebyollin/taesd"),
+    _plan("plan_btad", "btad", "BTAD"),
+    _plan("plan_mvtec_ad", "mvtec_ad", "MVTec AD"),
+    Experiment("paper_size", "the paper's size, tried for two steps", PLAN,
+               ("python tests/reproduction/paper_size.py {out} {taesd}",),
+               "paper_size.json", 10, tables=("plan_trial",)),
+    Experiment("notebooks", "when and on what the chapters were run", CHAPTERS,
+               ("make notebooks",), "", 40, tables=("notebooks",)),
+    Experiment("robustness", "the long checks", ROBUST, ("make test-robust",), "",
+               120, tables=("robustness",)),
+    Experiment("robustness_broken", "what each long check says of a broken line",
+               ROBUST, ("python tests/robust/sabotage.py",), "", 60,
+               tables=("broken",)),
+]
+BY_NAME = {one.name: one for one in EXPERIMENTS}
+
+VERSION_1 = "of products version 1, baselines not at full strength; being made anew"
+OLDER = "of an older package; being made anew"
+SHORT = "of an older package, 128 pixels and 300 steps; being made anew at 256 and 4000"
+NOT_YET = "not run yet"
+# records that are stale or missing today, and may be
+TO_REMAKE = {
+    "receipts/embedded": VERSION_1,
+    "receipts/loco_juice_bottle": SHORT,
+    "receipts/mtd_by_tile": SHORT + ", on the present split",
+    **dict.fromkeys(
+        [one.name for one in EXPERIMENTS if one.kind is ABLATE]
+        + ["receipts/hazelnut", "receipts/deeppcb"]
+        + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
+           and one.kind is REPRODUCE], NOT_YET),
+    "bench": OLDER, "bench_gpu": OLDER, "paper_size": OLDER,
+}
+# records of an older form: what takes their place, and what is wrong with them
+WEAK = "of an older form, baselines not at full strength, shown until {} is made"
+FAVOURED = "of an older form, one set of constants for all, shown until {} is made"
+UNTIL = {**{f"ablation_{name}": (f"receipts/ablation_{name}", FAVOURED)
+            for name in (*PRODUCTS, "loco_juice_bottle")},
+         "loco_juice_bottle": ("receipts/loco_juice_bottle", WEAK),
+         "mtd": ("receipts/mtd_by_tile", WEAK)}
+
+
+# --- what is here, and what is asked
+
+def described() -> str:
+    """The list as a table."""
+    rows = []
+    for one in EXPERIMENTS:
+        lines = "<br>".join(f"`{line}`" for line in one.commands)
+        state = ("fresh" if one.name not in TO_REMAKE else
+                 "stale" if one.path.exists() else "not run")
+        rows.append([f"`{one.name}`", one.shows, lines, ", ".join(one.needs) or "–",
+                     one.minutes, one.seeds, state])
+    return table(["record", "what it holds", "made by", "needs",
+                  "minutes of one core, about", "seeds", "state"], rows)
+
+
+def note(title: str) -> str:
+    """Which stale records a table of this name shows, and why; empty without any."""
+    why = {}
+    for one in EXPERIMENTS:
+        if one.path.exists() and one.name in TO_REMAKE and shows(one, title):
+            why.setdefault(TO_REMAKE[one.name], []).append(one.name)
+        for old in older(one):
+            if title in one.tables and title != "receipts":
+                why.setdefault(UNTIL[old][1].format(one.name), []).append(old)
+    told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in why.items())
+    return f"*{told}.*".replace("_", r"\_") if told else ""
+
+
+def shows(one: Experiment, title: str) -> bool:
+    """Whether the table shows this record, and not an older one in its place."""
+    name = Path(one.name).name
+    own = one.name.startswith("receipts/") and (
+        title in ("receipts", "ledger", "autoencoders")
+        or title.startswith(f"{name}.")
+        or name in REAL and title.startswith("real_sets."))
+    return own or title in one.tables and not older(one)
+
+
+def older(one: Experiment) -> list[str]:
+    """The records that are shown until this experiment's is made."""
+    return [old for old, (new, _) in UNTIL.items()
+            if new == one.name and (RESULTS / f"{old}.json").exists()]
+
+
+def lacking(one: Experiment, given: dict[str, str]) -> str:
+    """What an experiment needs and this machine does not give; empty where it can run.
+    """
+    for need in one.needs:
+        if need in FOLDERS:
+            if "data" not in given:
+                return f"the {need}: DATA=FOLDER names the folder that holds real sets"
+            if not (folder := Path(given["data"], FOLDERS[need])).is_dir():
+                return f"the {need}: {folder} is not there"
+        elif need == "a GPU":
+            import torch
+            if not torch.cuda.is_available():
+                return "a GPU"
+        elif need not in given:
+            return f"an autoencoder: {need.upper()}=FILE.py:CALLABLE, a folder or an id"
+    return ""
+
+
+def run(names: list[str], given: dict[str, str], cores: int) -> int:
+    """The experiments, through Snakemake, those left out that cannot run here; without
+    names all that are stale.
+    """
+    chosen = [BY_NAME[name] for name in names] or [
+        one for one in EXPERIMENTS if stale(one)]
+    able = []
+    for one in chosen:
+        if why := lacking(one, given):
+            print(f"{one.name} is skipped: it needs {why}")
+        else:
+            able.append(one.name)
+            (RUNS / f"{one.name}.made").unlink(missing_ok=True)
+    if not able:
+        return 0
+    options = " ".join(f"--{name} {value}" for name, value in given.items())
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "-s", Path(__file__).with_suffix(".smk"),
+         "--cores", str(cores), "--keep-going", "--config", f"names={','.join(able)}",
+         f"options={options}"], cwd=ROOT).returncode
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = options.add_subparsers(dest="action", metavar="ACTION")
+    one = {name: actions.add_parser(name, help=text) for name, text in (
+        ("check", "fresh or stale, and why"), ("run", "make them, through Snakemake"),
+        ("make", "make them here, one after the other"),
+        ("keep", "take what the experiment's commands have made"),
+        ("compare", "each figure beside that of another file"))}
+    for name, number in (("run", "*"), ("make", "+")):
+        one[name].add_argument("names", nargs=number, metavar="NAME")
+        one[name].add_argument("--data", help="folder that holds "
+                               + ", ".join(FOLDERS.values()))
+        one[name].add_argument("--taef2", help="FILE.py:CALLABLE, with the 32 channels")
+        one[name].add_argument("--taesd", default="madebyollin/taesd",
+                               help="default: madebyollin/taesd")
+    one["run"].add_argument("--cores", type=int, default=2, help="jobs at a time")
+    for name in ("keep", "compare"):
+        one[name].add_argument("names", nargs=1, metavar="NAME")
+        one[name].add_argument("file", type=Path)
+    found = options.parse_args(arguments)
+    if unknown := set(getattr(found, "names", ())) - BY_NAME.keys():
+        options.error(f"no experiment is called {', '.join(sorted(unknown))}; there "
+                      f"are {', '.join(BY_NAME)}")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    asked = parsed(arguments)
+    names = getattr(asked, "names", [])
+    given = {name: value for name in ("data", "taef2", "taesd")
+             if (value := getattr(asked, name, None))}
+    if asked.action == "run":
+        return run(names, given, asked.cores)
+    if asked.action == "make":
+        for name in names:
+            make(BY_NAME[name], given)
+    elif asked.action == "keep":
+        keep(BY_NAME[names[0]], asked.file, present(BY_NAME[names[0]]))
+    elif asked.action == "compare":
+        rows = compare(BY_NAME[names[0]], asked.file)
+        print(*map("{}: {} {} {}".format, *zip(*rows)), sep="\n")
+        return int(any(row[-1] not in ("same", "within tolerance") for row in rows))
+    elif asked.action == "check":
+        why = {one.name: stale(one) for one in EXPERIMENTS}
+        print(*(f"{name}: {text or 'fresh'}" for name, text in why.items()), sep="\n")
+        return int({name for name, text in why.items() if text} != TO_REMAKE.keys())
+    else:
+        print(described())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

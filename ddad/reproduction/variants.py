@@ -1,0 +1,117 @@
+"""The variants of the ablation: the full method, and each of its claims switched off.
+
+Most are settings. Four are controls that the method has no setting for.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from ..calibration import BLUR, LAMBDA
+from ..detector import Detector, Observed
+from ..networks.autoencoders import PixelSpace
+from ..settings import Settings
+
+DRAWS = 4                           # of the noise, whose maps are averaged
+PATCH = 3 * 8 * 8                   # numbers in one patch of pixels: see PixelSpace
+
+
+class NotScaled(Detector):
+    """Denoises from T_hat a latent that is not scaled to T_hat, which tells the scaling
+    from the denoising. It starts at sqrt(abar_0) z0: z0 to a thousandth.
+    """
+
+    def denoise(self, z0: Tensor, T_hat: Tensor, *, start: Tensor | None = None,
+                **how) -> Tensor:
+        return super().denoise(z0, T_hat, start=torch.zeros_like(T_hat), **how)
+
+
+class NoiseAveraged(Detector):
+    """Noise is added, and both maps are means over DRAWS draws of it: what is left
+    against it is not that one draw is random. It makes DRAWS times the calls.
+
+    Fine-tuning, which sees each image once an epoch, takes one draw.
+    """
+
+    def observe(self, x0: Tensor, first: int = 0) -> Observed:
+        """The draws lie side by side as channels, (B, DRAWS C, h, w); the first is that
+        of one draw.
+        """
+        seen = super().observe(x0, first)
+        eps = [seen.eps]
+        for draw in range(1, DRAWS):
+            eps.append(torch.stack([
+                torch.randn(z.shape, generator=self._draws(first + n, draw))
+                for n, z in enumerate(seen.z0)]).to(self.device))
+        z0 = seen.z0.repeat(1, DRAWS, 1, 1)
+        return replace(seen, z0=z0, eps=torch.cat(eps, 1))
+
+    def _draws(self, image: int, draw: int) -> torch.Generator:
+        seed = (self.settings.seed * 1_000_003 + image) * DRAWS + draw
+        return torch.Generator().manual_seed(-seed)     # that of one draw has no sign
+
+    def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
+        """As `Detector.respond`, z0_hat of all draws; the latent map's mean over their
+        channels is that over the draws.
+        """
+        draws = zip(seen.z0.chunk(DRAWS, 1), seen.eps.chunk(DRAWS, 1))
+        made = [super(NoiseAveraged, self).respond(replace(seen, z0=z0, eps=eps), size)
+                for z0, eps in draws]
+        z0_hat, A_l, A_f, x0_hat, T_hat, b = zip(*made)
+        A_l, A_f, x0_hat = (torch.stack(of).mean(0) for of in (A_l, A_f, x0_hat))
+        return torch.cat(z0_hat, 1), A_l, A_f, x0_hat, T_hat[0], b[0]
+
+
+class ScaledPixels(PixelSpace):
+    """Pixels, times the s that brings good images' to the variance that the noise
+    schedule expects: 1.
+    """
+
+    def __init__(self, good: Tensor):
+        self.config = SimpleNamespace(scaling_factor=1 / good.std().item())
+
+
+def wide_enough(settings: Settings) -> Settings:
+    """For pixels: no level of the U-Net narrower than the PATCH numbers of a position.
+
+    A narrower one loses them at its first layer, and what it then lacks is no fault of
+    pixels. So theirs has more parameters than the latents', and as many steps take it
+    longer; both are recorded. At the same number of either it would be narrower again,
+    or trained less.
+    """
+    wide = tuple(max(channels, PATCH) for channels in settings.unet_channels)
+    return settings.change(vae="pixels", train_vae="", unet_channels=wide)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is switched off: by settings, by another path, by what calibration may
+    choose, or by another latent space.
+    """
+
+    change: dict = field(default_factory=dict)
+    path: type[Detector] = Detector
+    lam: Sequence[float] = LAMBDA
+    blur: Sequence[float] = BLUR
+    space: str = "latents"
+
+
+FULL, STATIC, UNTUNED = "full method", "static steps", "features not fine-tuned"
+NOISE, AVERAGED, UNSCALED = "noise added", "noise averaged", "not scaled"
+LATENT_MAP, FEATURE_MAP = "latent map alone", "feature map alone"
+PIXELS = "pixels, not latents"
+VARIANTS = {
+    FULL: Variant(),
+    LATENT_MAP: Variant(lam=(1.0,)),
+    FEATURE_MAP: Variant(lam=(0.0,), blur=(0.0,)),
+    STATIC: Variant({"dynamic": False}),
+    NOISE: Variant({"noise": True}),
+    AVERAGED: Variant({"noise": True}, NoiseAveraged),
+    UNSCALED: Variant(path=NotScaled),
+    UNTUNED: Variant({"tune_epochs": 0}),
+    PIXELS: Variant(space="pixels"),
+}
