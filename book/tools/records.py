@@ -58,9 +58,7 @@ def incomplete(record) -> list[str]:
     if isinstance(record, list):
         return ["settings, versions and images for each run"]
     said = []
-    runs = record.get("runs") or [
-        record[name].get("run", record[name]) for name in PRODUCTS if name in record]
-    for run in runs or [record]:
+    for run in record.get("runs", [record]):
         lacks = [name for name in RUN if name not in run]
         lacks += [f"images.{name}" for name in IMAGES
                   if name not in run.get("images", {})]

@@ -108,7 +108,7 @@ def test_maps_scores_and_figures_are_the_official_ones(detector, test, dynamic):
     for name in ("i_auroc", "p_auroc", "pro"):
         assert result[name] == pytest.approx(theirs[name], abs=1e-4), name
     # Youden's may be infinite.
-    threshold = np.nextafter(theirs["threshold"], -np.inf)
+    threshold = np.nextafter(np.float32(theirs["threshold"]), np.float32(-np.inf))
     assert result["threshold"] == pytest.approx(threshold, abs=1e-4)
 
 
