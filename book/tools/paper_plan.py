@@ -1,16 +1,11 @@
 """The tables of book/paper_data.md: what the paper's own data take.
 
-    python book/tools/paper_plan.py     writes the plans in book/results anew
-
 A plan holds what can be counted without a GPU: images, steps, operations, memory, disk.
 Seconds come from book/results/bench_gpu.json, as measured there.
 """
-import shutil
-import tempfile
 from functools import cache
-from pathlib import Path
 
-from records import BOOK, load, recorded, table
+from records import load, recorded, table
 from speed import CPU, GPU, machine, section
 
 from ddad.reproduction import plan
@@ -88,10 +83,11 @@ def plan_answer() -> str:
         spent = [spell(one) if not own else "not measured" for one in spent]
         disk = sum(found["disk"].values())
         rows.append([PLANS[name][0], runs[0]["category"], spent[0],
-                     f"{len(seed)}: {spent[1]}", f"{len(runs)}: {spent[2]}",
-                     held(found), giga(sum(found["fetch"].values())), giga(disk)])
+                     f"{spent[1]} ({len(seed)} runs)", f"{spent[2]} ({len(runs)} runs)",
+                     held(found),
+                     f"{giga(sum(found['fetch'].values()))}, {giga(disk)}"])
     head = ["data", "first category", "it takes", "all, one seed", "all, three seeds",
-            "GPU memory", "download", "disk, three seeds"]
+            "GPU memory", "download, disk"]
     return table(head, rows) + f"\n\nHours on one {machine(_made())}."
 
 
@@ -164,25 +160,13 @@ def plan_trial() -> str:
     seconds = ", ".join(f"{what} {one:.0f} s" for what, one in found["seconds"].items())
     changed = ", ".join(f"`{name}={here}` ({there})"
                         for name, (there, here) in found["deviations"].items())
+    memory = (f"; {giga(found['peak_memory'])} of main memory"
+              if "peak_memory" in found else "")
     return (table(["", "by `--plan`", "found"], rows)
             + f"\n\nOn a {found['device'].upper()}, {found['threads']} thread, with "
-            f"other work beside it: {seconds}; {giga(found['peak_memory'])} of main "
-            f"memory. What deviates from the preset, whose value follows in brackets: "
-            f"{changed}.")
+            f"other work beside it: {seconds}{memory}. What deviates from the preset, "
+            f"whose value follows in brackets: {changed}.")
 
 
 TABLES = {make.__name__: make for make in (
     plan_answer, plan_categories, plan_parts, plan_cpu, plan_autoencoders, plan_trial)}
-
-
-def main() -> None:
-    from ddad.cli import main as ddad
-    for name, (_, data, options) in PLANS.items():
-        with tempfile.TemporaryDirectory() as out:
-            ddad(["reproduce", data, f"{out}/data", out, "--presets", "paper",
-                  "--plan", *options])
-            shutil.copy(Path(out) / "plan.json", BOOK / "results" / f"{name}.json")
-
-
-if __name__ == "__main__":
-    main()

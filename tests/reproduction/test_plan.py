@@ -129,7 +129,7 @@ def test_the_papers_networks_without_making_them(paper):
 
 
 def test_the_recorded_plan_is_that_of_this_package(paper):
-    """Stale otherwise: `python book/tools/paper_plan.py` makes the records anew."""
+    """Stale otherwise: `make experiments ONLY=plan_visa` makes the record anew."""
     for name in ("fetch", "disk", "runs"):
         assert paper[name] == RECORDED[name], name
     ours, theirs = paper["networks"][0], RECORDED["networks"][0]
