@@ -6,10 +6,11 @@ the latent and in the features.
     A   = lambda norm(A_l) + (1 - lambda) norm(A_f), smoothed by a Gaussian
     score = largest value of A
 
-`blur` puts a Gaussian over z0 - z0_hat before the absolute value: what a fine-grained
-latent holds of a texture comes back with another sign at each cell and cancels there,
-while a part that is missing or a stain differs to one side throughout. It is ours, not
-the paper's, and a calibration takes it only where held-out images gain by it.
+Two things are ours, not the paper's, and a calibration takes them only where held-out
+images gain. `blur` puts a Gaussian over z0 - z0_hat before the absolute value: what a
+fine-grained latent holds of a texture comes back with another sign at each cell and
+cancels there, while a part that is missing or a stain differs to one side throughout.
+A third map is the distance of each patch to the good ones: see `step_map`.
 """
 from __future__ import annotations
 
@@ -51,16 +52,19 @@ def feature_map(target: list[Tensor], reconstructed: list[Tensor], size: int,
 
 @dataclass(frozen=True)
 class Ranges:
-    """Smallest and largest value of each map over the images that define 0 and 1."""
+    """Smallest and largest value of each map over the images that define 0 and 1; None
+    for a map that is not made.
+    """
 
     latent: tuple[float, float]
-    feature: tuple[float, float]
+    feature: tuple[float, float] | None
+    patch: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, A_l: Tensor, A_f: Tensor) -> Ranges:
+    def of(cls, A_l: Tensor, A_f: Tensor | None, A_p: Tensor | None = None) -> Ranges:
         """Of maps (N, H, W)."""
-        return cls((A_l.min().item(), A_l.max().item()),
-                   (A_f.min().item(), A_f.max().item()))
+        return cls(*(None if A is None else (A.min().item(), A.max().item())
+                     for A in (A_l, A_f, A_p)))
 
 
 def normalise(A: Tensor, low_high: tuple[float, float]) -> Tensor:
@@ -71,12 +75,16 @@ def normalise(A: Tensor, low_high: tuple[float, float]) -> Tensor:
     return (A - low) / max(high - low, 1e-8)
 
 
-def combine(A_l: Tensor, A_f: Tensor, ranges: Ranges, lam: float,
-            sigma: float) -> Tensor:
+def combine(A_l: Tensor, A_f: Tensor | None, ranges: Ranges, lam: float, sigma: float,
+            A_p: Tensor | None = None, patch_share: float = 0.0) -> Tensor:
     """A (B, H, W): both maps normalised, weighed by lambda, smoothed; sigma in pixels
-    of an image of 256.
+    of an image of 256. A_p: a third map, which takes patch_share of the whole.
     """
-    A = lam * normalise(A_l, ranges.latent) + (1 - lam) * normalise(A_f, ranges.feature)
+    A = normalise(A_l, ranges.latent)
+    if A_f is not None:
+        A = lam * A + (1 - lam) * normalise(A_f, ranges.feature)
+    if patch_share:
+        A = (1 - patch_share) * A + patch_share * normalise(A_p, ranges.patch)
     return smooth(A, sigma * A.shape[-1] / 256)
 
 
@@ -96,8 +104,3 @@ def smooth(A: Tensor, sigma: float) -> Tensor:
 def score(A: Tensor) -> Tensor:
     """The image score, (B,): the largest value of A."""
     return A.flatten(1).amax(1)
-
-
-def quantile_threshold(scores: Tensor, quantile: float) -> float:
-    """The score that the given share of held-out good images stays at or below."""
-    return torch.quantile(scores.double(), quantile).item()

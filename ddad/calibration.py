@@ -1,115 +1,233 @@
-"""Choosing T_max, smallest bin, guidance, the latent map's blur and lambda without test
-data: on held-out good images, and on copies of them with synthetic defects.
+"""Choosing constants without test data: on held-out good images, and on copies of them
+with synthetic defects.
 
 The paper's constants belong to Stable Diffusion's autoencoder and its own U-Net.
 Another latent space has another scale, and a step that reconstructs a part there may
 not be enough here. So every candidate is tried on good images that training never saw
-and on copies of them with synthetic defects of known place, and the best mean of image
-AUROC and PRO is taken. The threshold is not chosen here: see `Detector.set_ranges`.
+and on copies of them with synthetic defects of known place, faint ones among them:
+where all candidates find everything, nothing tells one from another.
+
+    q_i    = share of good images that defect i's score exceeds + its part of PRO
+    q_g    = mean of q_i over a group g: a kind of defect, a third of the sizes, or all
+    lost_g = q_g of the candidate that is best for g - q_g
+    J      = lost_all + the largest lost_g                          smaller is better
+
+A candidate has to be good on the whole, and to give up no kind and no size. The safe
+choice is the preset's own; another is taken only where its J is smaller by more than
+the standard error of the difference, over resamples of the images. The threshold is not
+chosen here: see `conformal`.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
+from itertools import product
+from math import log
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
 from .evaluation.metrics import PixelRanking
 from .settings import Settings
-from .synthetic.defects import synthetic_defects
+from .synthetic.defects import KINDS, Trial
 
-T_MAX = (80, 160, 300, 400, 500, 650)
-SMALLEST_BIN = (0.2, 0.6, 1.0)                          # as a share of all bins
+T_MAX = (80, 160, 320, 480)
+ONE_CALL = (10, 20, 40, 80, 160, 320)                   # t, where a single call is all
+SMALLEST_BIN = (0.2, 0.6)                               # as a share of all bins
 GUIDANCE, BLUR = (0.33, 0.66), (0.0, 1.0)
 LAMBDA = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-CHOSEN = ("T_max", "smallest_bin", "guidance", "latent_blur", "lam")
+PATCH_SHARE = (0.0, 0.25, 0.5)
+PATH = ("step_rule", "T_max", "smallest_bin", "guidance")
+MAP = ("latent_blur", "lam", "patch_share")
+CHOSEN = PATH + MAP
+DEFECTS, SIDE, RESAMPLES, FEWEST = 64, 64, 200, 8
 
 
-def sweep(detector, images: Tensor, masks: np.ndarray, candidates: list[dict],
-          lam: Iterable[float] = LAMBDA, blur: Iterable[float] = BLUR) -> list[dict]:
-    """I-AUROC and PRO of every candidate, with every blur and lambda, on `images`
+class Tried(NamedTuple):
+    """Candidates: rows of settings with i_auroc and pro, and q (rows, D) of D defects.
+    """
+
+    table: list[dict]
+    q: np.ndarray
+
+
+def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
+          weighings: list[dict]) -> Tried:
+    """Every path with every weighing of its maps, both dicts of settings, on `images`
     (N, 3, H, W) with `masks` (N, H, W) bool.
 
-    An image with an empty mask is good; the maps are scaled by the good ones' range. A
-    candidate is a dict of settings.
+    An image with an empty mask is good; the maps are scaled by the good ones' range,
+    and measured with sides of at most SIDE.
     """
-    observed = [detector.observe(x0, i * 16) for i, x0 in enumerate(images.split(16))]
-    labels, table, size = masks.any((1, 2)), [], images.shape[-1]
-    good = torch.from_numpy(~labels)
-    for candidate in tqdm(candidates, "calibrate", leave=False, delay=2):
-        changed = detector.under(detector.settings.change(**candidate))
-        s = changed.settings
-        found = [changed.respond(seen, size)[:3] for seen in observed]
-        A_f = torch.cat([part for _, _, part in found]).cpu()
-        for cells in blur:
-            A_l = torch.cat([
-                maps.latent_map(seen.z0, z0_hat, size, cells, s.align_corners)
-                for seen, (z0_hat, _, _) in zip(observed, found)]).cpu()
-            ranges = maps.Ranges.of(A_l[good], A_f[good])
-            for weight in lam:
-                A = maps.combine(A_l, A_f, ranges, weight, s.sigma)
-                auroc = float(roc_auc_score(labels, maps.score(A).numpy()))
-                pro = PixelRanking(A.numpy(), masks).pro(0.3)
-                table.append(candidate | {"latent_blur": cells, "lam": weight,
-                                          "i_auroc": auroc, "pro": pro})
-    return table
+    side, labels = min(SIDE, images.shape[-1]), masks.any((1, 2))
+    masks = F.adaptive_max_pool2d(torch.from_numpy(masks).float(), side).numpy() > 0
+    seen, table, q = [], [], []
+    for i, x0 in enumerate(images.split(16)):
+        seen.append(detector.observe(x0, i * 16))
+    good, joined = torch.from_numpy(~labels), lambda parts: (
+        None if parts[0] is None else torch.cat(parts).cpu())
+    for path in tqdm(paths, "calibrate", leave=False, delay=2):
+        tried = detector.under(detector.settings.change(**path))
+        found = [tried.respond(one, side) for one in seen]
+        A_f = joined([one.A_f for one in found])
+        A_p = joined([one.A_p for one in found])
+        for change in weighings:
+            s = tried.settings.change(**change)
+            A_l = joined([maps.latent_map(one.z0, response.z0_hat, side, s.latent_blur,
+                                          s.align_corners)
+                          for one, response in zip(seen, found)])
+            ranges = maps.Ranges.of(*(A if A is None else A[good]
+                                      for A in (A_l, A_f, A_p)))
+            A = maps.combine(A_l, A_f, ranges, s.lam, s.sigma, A_p, s.patch_share)
+            parts = found_by(A.numpy(), masks, labels)
+            i_auroc, pro = parts.mean(1).round(6).tolist()
+            table.append({name: getattr(s, name) for name in CHOSEN}
+                         | {"i_auroc": i_auroc, "pro": pro})
+            q.append(parts.sum(0))
+    return Tried(table, np.stack(q))
 
 
-def best(*tables: list[dict]) -> dict:
-    """The candidate, blur and lambda with the best mean of I-AUROC and PRO over the
-    tables, one a product.
+def found_by(A: np.ndarray, masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each defective image (2, D): the share of good images whose score it exceeds,
+    and its regions' part of PRO. The means are I-AUROC and, with a region each, PRO.
     """
-    mean = [sum(row["i_auroc"] + row["pro"] for row in rows) for rows in zip(*tables)]
-    row = tables[0][mean.index(max(mean))]
-    return {name: row[name] for name in CHOSEN}
+    score = A.max((1, 2))
+    good, bad = np.sort(score[~labels]), score[labels]
+    below = (np.searchsorted(good, bad) + np.searchsorted(good, bad, "right")) / 2
+    overlap, regions = PixelRanking(A, masks).overlap_by_image()
+    return np.stack([below / len(good), overlap[labels] / regions[labels].clip(1)])
 
 
-def grid(settings: Settings) -> list[dict]:
-    """Every T_max with every smallest bin, without guidance; the largest smallest bin
-    is the static method.
+def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int) -> int:
+    """The row with the smallest J, or the first one that is not worse by more than the
+    standard error of the difference. groups: (G, D) bool, the first holds all; image:
+    (D,) which image each defect was made on.
     """
-    bins = dict.fromkeys(max(1, round(share * settings.bins)) for share in SMALLEST_BIN)
-    return [{"T_max": T, "smallest_bin": b, "guidance": 0.0}
-            for T in T_MAX if T < settings.timesteps for b in bins]
+    count = np.bincount(image)
+    draws = np.random.default_rng(seed).multinomial(
+        len(count), np.full(len(count), 1 / len(count)), RESAMPLES)
+    weight = np.concatenate([np.ones((1, len(count))), draws])[:, image]   # (1 + R, D)
+    J = []
+    for w in weight:
+        share = groups * w
+        q = share @ tried.q.T / share.sum(1, keepdims=True).clip(1e-9)      # (G, rows)
+        lost = q.max(1, keepdims=True) - q
+        J.append(lost[0] + lost.max(0))
+    J, resampled = J[0], np.stack(J[1:])
+    best = int(J.argmin())
+    error = (resampled - resampled[:, [best]]).std(0)
+    # equal candidates differ by rounding
+    return int((J - J[best] <= error + 1e-9).argmax())
 
 
-def guided(chosen: dict, detector) -> list[dict]:
-    """The chosen step with guidance that takes away the given shares of the first
+def paths(settings: Settings) -> list[dict]:
+    """Step rules with T_max, without guidance, nearest to the settings' own first: the
+    paper's method chooses between a step an image and one for all, an extension by
+    region among all three.
+    """
+    s = settings
+    rules = dict.fromkeys((s.step_rule, "image", "static") if s.decode else ["static"])
+    steps = sorted((T for T in (T_MAX if s.decode else ONE_CALL)
+                    if T < s.train_timesteps), key=lambda T: abs(log(T / s.T_max)))
+    return [{"step_rule": rule, "T_max": T, "guidance": 0.0}
+            for T, rule in product(steps, rules)]
+
+
+def further(chosen: dict, detector) -> list[dict]:
+    """The chosen path with the settings' own guidance and without any; and from it
+    another smallest bin, or guidance that takes away the given shares of the first
     predicted noise: 1 - w (1 - abar) is left.
     """
-    sigma2 = 1 - detector.abar[chosen["T_max"]].item()
-    step = {name: chosen[name] for name in ("T_max", "smallest_bin")}
-    return [step | {"guidance": round(share / sigma2, 2)} for share in GUIDANCE]
+    path, s = {name: chosen[name] for name in PATH}, detector.settings
+    if not s.decode:
+        return [path]
+    static = path["step_rule"] == "static"
+    bins = [] if static else [max(1, round(share * s.bins)) for share in SMALLEST_BIN]
+    sigma2 = 1 - detector.abar[path["T_max"]].item()
+    own = [{**path, "guidance": s.guidance}] if s.guidance else []
+    return [*own, path, *({**path, "smallest_bin": b} for b in bins
+                    if b != path["smallest_bin"]),
+            *({**path, "guidance": round(share / sigma2, 2)} for share in GUIDANCE)]
+
+
+def weighings(settings: Settings, shares: bool = False) -> list[dict]:
+    """Blur with lambda, and with the third map's share where `shares`, nearest to the
+    settings' own first.
+    """
+    s = settings
+    lams = sorted(LAMBDA, key=lambda lam: abs(lam - s.lam)) if s.decode else [1.0]
+    third = sorted(PATCH_SHARE, key=lambda share: abs(share - s.patch_share))
+    return [{"patch_share": share, "latent_blur": blur, "lam": lam}
+            for share, blur, lam in product(third if shares else [s.patch_share], BLUR,
+                                            lams)]
 
 
 def enough(good: Tensor) -> None:
-    """ValueError for fewer than eight held-out images."""
-    if len(good) < 8:
+    """ValueError for fewer than FEWEST held-out images."""
+    if len(good) < FEWEST:
         raise ValueError(
-            "calibration needs at least 8 held-out good images, there are "
+            f"calibration needs at least {FEWEST} held-out good images, there are "
             f"{len(good)}; raise held_out or add images")
 
 
-def choose(fitted: list[tuple]) -> tuple[dict, list[list[dict]]]:
-    """One choice for all (detector, held-out good images (N, 3, H, W)) pairs, and the
-    table of each.
-
-    T_max and smallest bin first, without guidance, then guidance; blur and lambda with
-    both. At most `calibration_images` of each are used, as they are and with defects.
-    ValueError for fewer than eight.
+class Calibration:
+    """One choice for all (detector, held-out good images (N, 3, H, W)) pairs. At most
+    `calibration_images` of each are used, with DEFECTS defects or more on copies of
+    them. ValueError for fewer images than FEWEST.
     """
-    trials = []
-    for detector, good in fitted:
-        enough(good)
-        good = good[: detector.settings.calibration_images]
-        defective, masks = synthetic_defects(good, detector.settings.seed)
-        masks = np.concatenate([np.zeros_like(masks), masks])
-        trials.append((detector, torch.cat([good, defective]), masks))
-    tables = [sweep(*trial, grid(trial[0].settings)) for trial in trials]
-    more = guided(best(*tables), trials[0][0])
-    tables = [table + sweep(*trial, more) for table, trial in zip(tables, trials)]
-    return best(*tables), tables
+
+    def __init__(self, fitted: list[tuple]):
+        self.detectors, self.trials = [], []
+        for detector, good in fitted:
+            enough(good)
+            good = good[: detector.settings.calibration_images]
+            self.detectors.append(detector)
+            copies = -(-DEFECTS // len(good))
+            self.trials.append(Trial.of(good, detector.settings.seed, copies))
+
+    @property
+    def settings(self) -> Settings:
+        return self.detectors[0].settings
+
+    def best(self, paths: list[dict], weighings: list[dict]) -> tuple[dict, list]:
+        """The chosen settings, and the table of each pair."""
+        tried = [sweep(detector, trial.images, trial.masks, paths, weighings)
+                 for detector, trial in zip(self.detectors, self.trials)]
+        both = Tried(tried[0].table, np.concatenate([one.q for one in tried], 1))
+        image, first = [], 0
+        for trial in self.trials:
+            N = trial.kind.count("good")
+            of = np.arange(N).repeat(len(trial.kind) // N - 1)
+            image.append(first + of)
+            first += N
+        groups = np.concatenate([groups_of(trial) for trial in self.trials], 1)
+        row = choose_row(both, groups, np.concatenate(image), self.settings.seed)
+        chosen = {name: tried[0].table[row][name] for name in CHOSEN}
+        return chosen, [one.table for one in tried]
+
+    def path(self) -> tuple[dict, list]:
+        """Step rule and T_max, then smallest bin and guidance; the maps' weighing with
+        both.
+        """
+        plain = weighings(self.settings)
+        chosen, tables = self.best(paths(self.settings), plain)
+        chosen, more = self.best(further(chosen, self.detectors[0]), plain)
+        return chosen, [a + b for a, b in zip(tables, more)]
+
+    def map(self) -> tuple[dict, list]:
+        """How the maps are weighed, with the features as they are now."""
+        s = self.settings
+        path = {name: getattr(s, name) for name in PATH}
+        return self.best([path], weighings(s, s.by_patch))
+
+
+def groups_of(trial: Trial) -> np.ndarray:
+    """(G, D) bool: all defects, each kind, each third of the sizes."""
+    bad = np.array(trial.kind) != "good"
+    kind, area = np.array(trial.kind)[bad], trial.area[bad]
+    third = np.searchsorted(np.quantile(area, [1 / 3, 2 / 3]), area)
+    return np.stack([np.ones(len(kind), bool), *(kind == one for one in KINDS),
+                     *(third == n for n in range(3))])

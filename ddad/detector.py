@@ -7,13 +7,15 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import anomaly_map as maps
-from . import saved_model
+from . import conformal, saved_model
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
+from .evaluation.patches import patch_features, stacked
 from .latent_projection import LatentProjection, draw
 from .networks.autoencoders import load_vae, scaling_factor
 from .noise_predictor import alpha_bar, q_sample
@@ -24,6 +26,7 @@ from .runtime.devices import pick_device
 from .runtime.errors import ModelError
 from .scaled_denoising import call_every, scaled_denoising, timesteps
 from .settings import Settings
+from .step_map import PatchBank, widened
 
 TOGETHER = 256                                      # maps that are weighed at once
 
@@ -31,27 +34,46 @@ TOGETHER = 256                                      # maps that are weighed at o
 @dataclass
 class Observed:
     """A batch before its step is chosen: latents z0 and, where wanted, noise eps
-    (B, C, h, w); features phi_j(x0); distances d (B,).
+    (B, C, h, w); features phi_j(x0); distances d (B,), of patches d_p (B, h, w).
     """
 
     z0: Tensor
     eps: Tensor | None
     phi_x0: list[Tensor]
-    d: Tensor
+    d: Tensor | None
+    d_p: Tensor | None
 
 
 @dataclass
 class Prediction:
-    """What the method says of N images of side H; every tensor on the CPU."""
+    """What the method says of N images of side H; every tensor on the CPU. What the
+    settings leave out is None: see `decode`.
+    """
 
-    score: Tensor            # (N,) float32, the largest value of the map
-    map: Tensor              # (N, H, H) float32, A
-    latent_map: Tensor       # (N, H, H) float32, before normalisation
-    feature_map: Tensor      # (N, H, H) float32, before normalisation
-    reconstruction: Tensor   # (N, 3, H, H) float32, x0_hat, in [-1, 1] where clamped
-    T_hat: Tensor            # (N,) int64, the chosen step
-    bin: Tensor              # (N,) int64 in 1 .. |B|
-    distance: Tensor         # (N,) float32, d
+    score: Tensor                   # (N,) float32, the largest value of the map
+    map: Tensor                     # (N, H, H) float32, A
+    latent_map: Tensor              # (N, H, H) float32, before normalisation
+    feature_map: Tensor | None      # (N, H, H) float32, before normalisation
+    reconstruction: Tensor | None   # (N, 3, H, H) float32, x0_hat, in [-1, 1]
+    T_hat: Tensor                   # (N,) int64, the chosen step
+    bin: Tensor | None              # (N,) int64 in 1 .. |B|, of a region the largest
+    distance: Tensor | None         # (N,) float32, d
+    patch_map: Tensor | None = None  # (N, H, H) float32, d(p), before normalisation
+    step_map: Tensor | None = None   # (N, h, w) int64, T(p)
+
+
+class Response(NamedTuple):
+    """A batch reconstructed, z0_hat (B, C, h, w), and what `Prediction` has of it."""
+
+    z0_hat: Tensor
+    A_l: Tensor
+    A_f: Tensor | None
+    x0_hat: Tensor | None
+    T_hat: Tensor
+    b: Tensor | None
+    d: Tensor | None
+    A_p: Tensor | None
+    step_map: Tensor | None
 
 
 class Detector:
@@ -67,8 +89,9 @@ class Detector:
         self.projection = LatentProjection(networks.E, networks.D, s)
         self.abar = alpha_bar(settings, networks.device)
         self.memory_bank: MemoryBank | None = None
+        self.patch_bank: PatchBank | None = None
         self.ranges: maps.Ranges | None = None
-        self.threshold: float | None = None
+        self.held_out_scores: Tensor | None = None
         self.record: dict = {}
 
     @property
@@ -81,23 +104,42 @@ class Detector:
         from .training import fit  # inference needs nothing of the training
         return fit(images, settings, **how)
 
-    def set_memory_bank(self, train: Tensor) -> None:
-        """From the good images (N, 3, H, W) that were trained on."""
-        s = self.settings
+    @property
+    def threshold(self) -> float | None:
+        """The score above which an image is flagged; None without held-out images."""
+        if self.held_out_scores is None:
+            return None
+        return conformal.threshold(self.held_out_scores, self.settings.false_alarms)
+
+    def set_banks(self, train: Tensor, good: Tensor) -> None:
+        """Memory banks, of images and, where settings need it, of patches: from the
+        good images (N, 3, H, W) that were trained on, and held-out ones.
+        """
+        s, phi = self.settings, self.networks.phi
         self.memory_bank = MemoryBank.fit(self.features(train), s.neighbours,
                                           s.self_neighbour)
+        self.patch_bank = None
+        if s.by_patch:
+            f, f_good = (patch_features(phi, part, s) for part in (train, good))
+            self.patch_bank = PatchBank.fit(f, f_good, s.patch_bank, s.seed)
 
     def set_ranges(self, good: Tensor) -> Prediction | None:
-        """Map ranges and threshold from held-out good images (N, 3, H, W), and what was
-        predicted of them; nothing where there are none.
+        """Map ranges from held-out good images (N, 3, H, W), and what was predicted of
+        them; nothing where there are none.
         """
         if not len(good):
             return None
+        self.ranges = None                          # of other maps, maybe
         found = self.predict(good)
-        self.ranges = maps.Ranges.of(found.latent_map, found.feature_map)
-        scores = self.weigh(found).score
-        self.threshold = maps.quantile_threshold(scores, self.settings.quantile)
-        return found
+        self.ranges = maps.Ranges.of(found.latent_map, found.feature_map,
+                                     found.patch_map)
+        return self.weigh(found)
+
+    def set_held_out_scores(self, good: Tensor) -> None:
+        """What the threshold comes from: the scores of held-out good images, (N, 3, H,
+        W); nothing where there are none.
+        """
+        self.held_out_scores = self.predict(good).score if len(good) else None
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
@@ -127,43 +169,68 @@ class Detector:
         """
         s, x0 = self.settings, x0.to(self.device)
         mean, std = self.projection.posterior(x0)
-        z0, eps = [], []
+        z0, eps, d, d_p = [], [], None, None
         for n in range(len(x0)):
             draws = torch.Generator().manual_seed(s.seed * 1_000_003 + first + n)
             deviation = None if std is None else std[n]
             z0.append(draw(mean[n], deviation, s.posterior, draws))
             if s.noise:
                 eps.append(torch.randn(mean[n].shape, generator=draws).to(self.device))
-        phi_x0 = self.networks.features(x0)     # in float32: its d chooses the step
-        y, unet = self._feature(phi_x0), self.networks.unet.config
+        z0, unet = torch.stack(z0), self.networks.unet.config
         latent = (unet.in_channels, unet.sample_size, unet.sample_size)
-        expect("autoencoder's latents", mean.shape[1:], latent)
+        expect("autoencoder's latents", z0.shape[1:], latent)
+        if not s.decode:
+            return Observed(z0, torch.stack(eps) if eps else None, [], None, None)
+        phi_x0 = self.networks.features(x0)     # in float32: its d chooses the step
+        y = self._feature(phi_x0)
         expect("features", y.shape[1:], self.memory_bank.y.shape[1:])
         d = self.memory_bank.distance(y, s.neighbours)
-        return Observed(torch.stack(z0), torch.stack(eps) if eps else None, phi_x0, d)
+        if s.by_patch:
+            if self.patch_bank is None:
+                raise ModelError("the detector has no bank of patches, which step_rule "
+                                 "'region' and patch_share need; make it with them")
+            f = stacked(phi_x0, s.map_stages)
+            expect("patches", f.shape[3:], self.patch_bank.f.shape[1:])
+            d_p = self.patch_bank.distance(f, z0.shape[-1])
+        return Observed(z0, torch.stack(eps) if eps else None, phi_x0, d, d_p)
 
     @torch.no_grad()
-    def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
-        """Reconstruction, both maps and step of a batch: z0_hat, A_l, A_f, x0_hat,
-        T_hat, b; maps (B, size, size).
-        """
-        s = self.settings
-        edges = bin_edges(self.memory_bank.distances, s.bins)
-        b = choose_bin(seen.d, edges, s.edge_bin)
-        T_hat = self.step(b)
-        z0_hat = self.denoise(seen.z0, T_hat, eps=seen.eps, static=not s.dynamic)
-        x0_hat = self.projection.decode(z0_hat, s.clamp)
-        phi_x0_hat = self.networks.features(x0_hat, s.precision)
+    def respond(self, seen: Observed, size: int) -> Response:
+        """Reconstruction, maps and steps of a batch; maps (B, size, size)."""
+        s, x0_hat, A_f, A_p, step_map = self.settings, None, None, None, None
+        T, b = self.step_map(seen)
+        z0_hat = self.denoise(seen.z0, T, eps=seen.eps, static=s.step_rule == "static")
         A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
-        A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
-                               s.align_corners)
-        return z0_hat, A_l, A_f, x0_hat, T_hat, b
+        if s.decode:
+            x0_hat = self.projection.decode(z0_hat, s.clamp)
+            phi_x0_hat = self.networks.features(x0_hat, s.precision)
+            A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
+                                   s.align_corners)
+        if seen.d_p is not None:
+            A_p = maps.upsample(seen.d_p, size, s.align_corners)
+        if s.step_rule == "region":
+            step_map, T = T, T.flatten(1).amax(1)
+        return Response(z0_hat, A_l, A_f, x0_hat, T, b, seen.d, A_p, step_map)
+
+    def step_map(self, seen: Observed) -> tuple[Tensor, Tensor | None]:
+        """T_hat of the images, (B,), or, by region, of their positions, (B, h, w); and
+        the images' bins (B,), None where there are no distances.
+        """
+        s, b = self.settings, None
+        if seen.d is not None:
+            edges = bin_edges(self.memory_bank.distances, s.bins)
+            b = choose_bin(seen.d, edges, s.edge_bin)
+        if s.step_rule == "static":
+            return torch.full((len(seen.z0),), s.T_max, device=self.device), b
+        if s.step_rule == "image":
+            return self.step(b), b
+        b_p = choose_bin(seen.d_p, bin_edges(self.patch_bank.low_high, s.bins),
+                         s.edge_bin)
+        return widened(self.step(b_p)), b_p.flatten(1).amax(1)
 
     def step(self, b: Tensor) -> Tensor:
-        """T_hat (B,) for bins b (B,); T_max for every image when `dynamic` is off."""
+        """T_hat for bins b, of any shape."""
         s = self.settings
-        if not s.dynamic:
-            return torch.full_like(b, s.T_max)
         return select_step(b, s.T_max, s.bins, s.smallest_bin, s.level_rounding,
                            s.timesteps)
 
@@ -172,10 +239,13 @@ class Detector:
                 ) -> Tensor:
         """z0_hat (B, C, h, w): Algorithm 1 with this detector's network and settings.
 
-        start: (B,) steps whose abar scales the start, T_hat unless given. eps: noise to
-        add there. static: as the official code's static sampler, where settings say so.
+        T_hat: a step for each image, (B,), or for each position, (B, h, w). start: (B,)
+        steps whose abar scales the start, T_hat unless given. eps: noise to add there.
+        static: as the official code's static sampler, where settings say so.
         """
         s, T_hat, z_That = self.settings, T_hat.to(self.device), None
+        step_map, T_hat = (None, T_hat) if T_hat.ndim == 1 else (
+            T_hat, T_hat.flatten(1).amax(1))
         if start is not None or eps is not None:        # else scaled, as the paper says
             at = T_hat if start is None else start.to(self.device)
             abar_start = self.abar[at].view(-1, 1, 1, 1)
@@ -185,9 +255,10 @@ class Detector:
         if s.call_every > 1:
             eps_theta = call_every(eps_theta, s.call_every, self.abar)
         return scaled_denoising(
-            eps_theta, z0, T_hat, self.abar, s.guidance, start=z_That,
-            path=timesteps(T_hat, s.ddim_steps, s.first_call), z0_from=s.z0_from,
-            zero_first=static and s.static_first_step == "zeroed", callback=callback)
+            eps_theta, z0, T_hat, self.abar, s.guidance, step_map=step_map,
+            path=timesteps(T_hat, s.ddim_steps, s.first_call), start=z_That,
+            z0_from=s.z0_from, callback=callback,
+            zero_first=static and s.static_first_step == "zeroed")
 
     def predict(self, images: Tensor, batch: int = 16) -> Prediction:
         """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
@@ -206,25 +277,25 @@ class Detector:
                 f"data.images.read_images gives them, not {given}")
 
         def found_in(first: int, end: int) -> tuple[Tensor, ...]:
-            seen = self.observe(images[first:end], first)
-            return (*self.respond(seen, size)[1:], seen.d)
+            return self.respond(self.observe(images[first:end], first), size)[1:]
 
-        A_l, A_f, x0_hat, T_hat, b, d = in_batches(len(images), batch, found_in,
-                                                   "detect")
+        found = in_batches(len(images), batch, found_in, "detect")
         # score and map are made by weigh
-        return self.weigh(Prediction(None, None, A_l, A_f, x0_hat, T_hat, b, d))
+        return self.weigh(Prediction(None, None, *found))
 
     def weigh(self, found: Prediction) -> Prediction:
-        """The prediction with its map and score made, or made anew, from its latent and
-        feature map by these settings.
+        """The prediction with its map and score made, or made anew, from its single
+        maps by these settings.
         """
         s, ranges, A = self.settings, self.ranges, []
+        single = found.latent_map, found.feature_map, found.patch_map
         if s.map_range == "test" or ranges is None:
-            ranges = maps.Ranges.of(found.latent_map, found.feature_map)
-        for A_l, A_f in zip(found.latent_map.split(TOGETHER),
-                            found.feature_map.split(TOGETHER)):
-            A_l, A_f = A_l.to(self.device), A_f.to(self.device)
-            A.append(maps.combine(A_l, A_f, ranges, s.lam, s.sigma).cpu())
+            ranges = maps.Ranges.of(*single)
+        for n in range(0, len(found.latent_map), TOGETHER):
+            A_l, A_f, A_p = (m if m is None else m[n : n + TOGETHER].to(self.device)
+                             for m in single)
+            A.append(maps.combine(A_l, A_f, ranges, s.lam, s.sigma, A_p,
+                                  s.patch_share).cpu())
         A = torch.cat(A)
         if not A.isfinite().all():
             raise ModelError("the map holds NaN or infinity, from the detector's "
@@ -268,7 +339,9 @@ class Detector:
         networks = Networks(vae, saved.unet, saved.phi, device, s.precision)
         self = cls(s, networks, saved.scale)
         self.memory_bank = MemoryBank(saved.bank.to(device), saved.distances.to(device))
-        self.ranges, self.threshold = saved.ranges, saved.threshold
+        if saved.patches is not None:
+            self.patch_bank = PatchBank(*(one.to(device) for one in saved.patches))
+        self.ranges, self.held_out_scores = saved.ranges, saved.held_out_scores
         self.record = saved.record
         return self
 

@@ -4,6 +4,10 @@
     abar_t = product of (1 - beta_s) for s <= t
     z_t    = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps         eps ~ N(0, 1)
     loss   = (eps - eps_theta(z_t, t))^2, averaged          t uniform in 0 .. T-1
+
+An extension, not the paper's: eps is noise on random patches alone, eps m. A latent
+that is scaled and not noised is then something that the network was trained on, and
+"no noise here" an answer it has learnt (DeCo-Diff, CVPR 2025, noises patches too).
 """
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from torch.nn import functional as F
 
 from .settings import Settings
 
+PATCHES = torch.tensor([1, 2, 4, 8])                # sides, in cells of the latent
+
 
 def alpha_bar(settings: Settings, device: torch.device | str = "cpu") -> Tensor:
     """abar, (T,) float32, decreasing from almost 1 to almost 0."""
@@ -24,6 +30,22 @@ def alpha_bar(settings: Settings, device: torch.device | str = "cpu") -> Tensor:
         num_train_timesteps=settings.timesteps, beta_start=settings.beta_start,
         beta_end=settings.beta_end, beta_schedule=settings.beta_schedule)
     return schedule.alphas_cumprod.to(device)
+
+
+def patch_mask(B: int, size: int, masked: float, generator: torch.Generator) -> Tensor:
+    """m, (B, 1, size, size) float32 of 0 and 1: where a training image has noise.
+
+    A share `masked` of the images, in 0 .. 1, has it on patches only: of 1, 2, 4 or 8
+    cells a side, and on a share of them, both drawn for each image. The others
+    everywhere.
+    """
+    everywhere = torch.rand(B, 1, 1, generator=generator) >= masked
+    side = PATCHES[torch.randint(len(PATCHES), (B, 1), generator=generator)]
+    share = torch.rand(B, 1, 1, generator=generator)
+    drawn = torch.rand(B, size, size, generator=generator)
+    first = torch.arange(size) // side * side           # of each cell's patch
+    drawn = drawn[torch.arange(B).view(B, 1, 1), first.unsqueeze(2), first.unsqueeze(1)]
+    return ((drawn < share) | everywhere).unsqueeze(1).float()
 
 
 def q_sample(z0: Tensor, abar_t: Tensor, eps: Tensor) -> Tensor:

@@ -18,10 +18,20 @@ from .networks.features import empty_features
 from .noise_predictor import build_unet
 from .runtime.errors import ModelError
 from .runtime.files import sha256, whole
-from .runtime.manifest import MANIFEST, STATE, UNET, may_hold, read_manifest, versions
+from .runtime.manifest import (
+    FORMAT,
+    MANIFEST,
+    STATE,
+    UNET,
+    may_hold,
+    read_manifest,
+    versions,
+)
 from .runtime.model_card import write_card
 from .runtime.tensors import fill, load_tensors
 from .settings import Settings, preset
+
+EXACT = ("distances", "patch_range")                # stay float32
 
 
 @dataclass
@@ -37,7 +47,8 @@ class SavedModel:
     distances: Tensor
     scale: float
     ranges: Ranges | None
-    threshold: float | None
+    patches: tuple[Tensor, Tensor] | None           # of a `PatchBank`
+    held_out_scores: Tensor | None
     record: dict
 
 
@@ -46,12 +57,15 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
     FileExistsError: see `may_hold`; WriteError: see `whole`.
     """
     may_hold(folder)
-    networks, bank = detector.networks, detector.memory_bank
+    networks, bank, scores = (detector.networks, detector.memory_bank,
+                              detector.held_out_scores)
     unet, phi, ranges = networks.unet, networks.phi, detector.ranges
     state = {f"phi/{name}": value for name, value in phi.state_dict().items()}
     state |= {"bank": bank.y, "distances": bank.distances}
+    if patches := detector.patch_bank:
+        state |= {"patches": patches.f, "patch_range": patches.low_high}
     for name, value in state.items():
-        shorter = value.is_floating_point() and name != "distances"
+        shorter = value.is_floating_point() and name not in EXACT
         state[name] = (value.to(dtype) if shorter else value).contiguous().cpu()
     latent = [unet.config.in_channels, unet.config.sample_size]
     with whole(folder) as aside:
@@ -62,8 +76,9 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
         nn.Module.to(copy_of, dtype).save_pretrained(aside / "unet")
         save_file(state, aside / STATE)
         manifest = {
-            "format": 1, "latent": latent, "settings": detector.settings.as_dict(),
+            "format": FORMAT, "latent": latent, "settings": detector.settings.as_dict(),
             "scale": detector.projection.s, "threshold": detector.threshold,
+            "held_out_scores": None if scores is None else scores.tolist(),
             "record": detector.record, "ranges": asdict(ranges) if ranges else None,
             "device": str(detector.device),
             "resnet": phi.config.to_dict() if hasattr(phi, "config") else None,
@@ -101,23 +116,36 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
     fill(unet, weights)
     fill(phi, {name.removeprefix("phi/"): value for name, value in state.items()
                if name.startswith("phi/")})
-    scale, threshold = manifest["scale"], manifest["threshold"]
+    scale, scores = manifest["scale"], manifest["held_out_scores"]
     record, given = manifest["record"], manifest["ranges"]
-    ranges = given and Ranges(tuple(given["latent"]), tuple(given["feature"]))
-    pairs = (ranges.latent, ranges.feature) if ranges else ()
+    ranges = None if given is None else Ranges(
+        **{name: pair and tuple(pair) for name, pair in given.items()})
+    patches = None
+    if settings.by_patch:
+        patches = state["patches"].float(), state["patch_range"].float()
     bank, distances = state["bank"].float(), state["distances"].float()
     fits = bank.ndim == 2 and len(bank) >= K and distances.shape == bank.shape[:1]
     for holds, otherwise in (
             (_finite(scale) and scale > 0, "scale is no number above 0"),
-            (threshold is None or _finite(threshold), "threshold is no number"),
-            (all(len(pair) == 2 and all(map(_finite, pair)) for pair in pairs),
-             "ranges are no pairs of numbers"),
+            (scores is None or len(scores) and all(map(_finite, scores)),
+             "held_out_scores are no numbers"),
+            (ranges is None or _pairs(ranges, settings),
+             "ranges are no pairs of numbers, one for each map"),
             (isinstance(record, dict), "record is no table"),
+            (patches is None or patches[0].ndim == 2 and len(patches[0])
+             and patches[1].shape == (2,), "patches are none, or no (n, D)"),
             (fits, f"bank and distances are not those of {K} or more images")):
         if not holds:
             raise ValueError(f"{MANIFEST}: {otherwise}")
-    return SavedModel(settings, unet, phi, bank, distances, scale, ranges, threshold,
-                      record)
+    return SavedModel(settings, unet, phi, bank, distances, scale, ranges, patches,
+                      None if scores is None else torch.tensor(scores), record)
+
+
+def _pairs(ranges: Ranges, s: Settings) -> bool:
+    needed = {"latent": True, "feature": s.decode, "patch": s.by_patch}
+    return all(len(pair) == 2 and all(map(_finite, pair)) if pair
+               else pair is None and not needed[name]
+               for name, pair in vars(ranges).items())
 
 
 def _finite(value) -> bool:

@@ -40,24 +40,29 @@ def timesteps(T_hat: Tensor, steps: int = 10, first_call: str = "latent") -> Ten
 
 def scaled_denoising(
     eps_theta: EpsTheta, z0: Tensor, T_hat: Tensor, abar: Tensor, w: float, *,
-    path: Tensor | None = None, start: Tensor | None = None, z0_from: str = "e_hat",
-    zero_first: bool = False, callback: Callable[[dict], None] | None = None,
+    step_map: Tensor | None = None, path: Tensor | None = None,
+    start: Tensor | None = None, z0_from: str = "e_hat", zero_first: bool = False,
+    callback: Callable[[dict], None] | None = None,
 ) -> Tensor:
     """Algorithm 1 for a batch of images whose steps differ, in one pass; returns z0_hat
     (B, C, h, w) float32.
 
     z0: scaled latents (B, C, h, w) of the input. T_hat: (B,) whole numbers, each
-    image's step. abar: (T,). w: the weight of guidance. path: of `timesteps`. start:
-    another z_That than the scaled one, such as a noised one. z0_from: z0_hat from the
-    guided "e_hat", or from the bare "e". zero_first: the first update drops e_hat, a
-    fault of the official code's static sampler. callback gets, at each step, a dict
-    with i, t, z_t, e, e_hat and z0_hat.
+    image's step. abar: (T,). w: the weight of guidance. step_map: (B, h, w), each
+    position's own step, at most its image's (an extension: module `step_map`). path: of
+    `timesteps`. start: another z_That than the scaled one, such as a noised one.
+    z0_from: z0_hat from the guided "e_hat", or from the bare "e". zero_first: the first
+    update drops e_hat, a fault of the official code's static sampler. callback gets, at
+    each step, a dict with i, t, z_t, e, e_hat and z0_hat.
     """
     at = torch.cat([abar, abar.new_ones(1)]).view(-1, 1, 1, 1)      # abar_-1 = 1: clean
     path = timesteps(T_hat) if path is None else path
     z_t = at[T_hat].sqrt() * z0 if start is None else start
     for i, (t, prev) in enumerate(zip(path[:-1], path[1:])):
         abar_t, abar_prev = at[t], at[prev]
+        if step_map is not None:        # a position whose turn has not come is put back
+            turn = step_map >= t.view(-1, 1, 1)
+            z_t = torch.where(turn.unsqueeze(1), z_t, abar_t.sqrt() * z0)
         e = eps_theta(z_t, t)
         target_t = abar_t.sqrt() * z0 + (1 - abar_t).sqrt() * e
         e_hat = e - w * (1 - abar_t).sqrt() * (target_t - z_t)

@@ -5,8 +5,11 @@ Where the paper's text and its official code differ, the difference is a named s
 Three presets choose for all of them at once: `paper` follows the text and, where the
 text is silent, the code that produced its figures, but for three faults of that code
 (edges, masks, corners); `official` follows the code, its faults included, so that its
-figures can be rerun; `clean`, the default, takes nothing from test data. A fourth,
-`fast`, is `clean` with fewer network calls to almost the same answer.
+figures can be rerun; `clean`, the default, takes nothing from test data. `fast` is
+`clean` with fewer network calls to almost the same answer.
+
+Two leave the paper: `regional` gives each region its own step, and trains for that;
+`one-call` takes a single call of the U-Net and nothing else.
 """
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Settings(Choices):
 
     preset: str = setting(
         "clean", "the preset that it began with",
-        choices=("clean", "fast", "paper", "official"))
+        choices=("clean", "fast", "paper", "official", "regional", "one-call"))
     seed: int = trained(
         0, "every random draw starts from it", row="21", bounds=(0, 2**31))
     image_size: int = trained(256, "H = W of x0, in pixels", bounds=(32, 4096))
@@ -76,6 +79,12 @@ class Settings(Choices):
     unet_heads: int = trained(
         0, "attention heads at every level; 0 gives heads of 32 channels", row="12",
         bounds=(0, 32))
+    train_timesteps: int = trained(
+        1000, "training draws t below it; 500 is as far as a calibrated detector's "
+        "sampling goes", bounds=(10, 10000))
+    masked_share: float = trained(
+        0.0, "share of a step's images that have noise on random patches only",
+        bounds=(0, 1))
     # plain: a checkpoint states its steps, and a finished network serves under others
     train_length: str = setting("3000 steps", "N steps or N epochs", row="-")
     train_batch: int = trained(
@@ -96,7 +105,12 @@ class Settings(Choices):
         bounds=(0, 0.999999))
 
     # dynamic noise
-    dynamic: bool = setting(True, "false: every image gets T_max")
+    step_rule: str = setting(
+        "image", "a step for each image (the paper), for each region of one, or T_max "
+        "for all: static", choices=("image", "region", "static"))
+    patch_bank: int = setting(
+        4000, "patches of good images that a region is compared with, at most",
+        bounds=(2, 1000000))
     neighbour_stage: int = setting(
         2, "block j of phi whose features are compared", row="4", bounds=(1, 4))
     neighbour_pool: int = setting(
@@ -131,6 +145,8 @@ class Settings(Choices):
         "e_hat", "z0_hat from the guided e_hat, or from the bare e", row="7",
         choices=("e_hat", "e"))
     guidance: float = setting(4.0, "w", row="16", bounds=(0, 1000))
+    decode: bool = setting(
+        True, "false: the latent map is all, without decoder and features")
     clamp: bool = setting(
         True, "x0_hat is clamped to [-1, 1], or left as the decoder has it", row="-")
 
@@ -164,14 +180,22 @@ class Settings(Choices):
         "all; 0: none, as published", row="-", bounds=(0, 100))
     lam: float = setting(
         0.85, "lambda, the latent map's share", row="15", bounds=(0, 1))
+    patch_share: float = setting(
+        0.0, "share of a third map, the patches' distances; 0: none, as published",
+        row="-", bounds=(0, 1))
     sigma: float = setting(
         4.0, "of the Gaussian over the map, in pixels of an image of 256",
         bounds=(0.1, 100))
     align_corners: bool = setting(False, "how maps are upsampled", row="-")
+    threshold_share: float = setting(
+        0.0, "share of the held-out images that serves the threshold alone; 0: all "
+        "serve constants, ranges and threshold", bounds=(0, 0.9))
     threshold: str = setting(
-        "quantile", "of held-out good scores; or youden: the best on the test labels, "
-        "found by `evaluate`", row="20", choices=("quantile", "youden"))
-    quantile: float = setting(0.95, "of those scores", bounds=(0, 1))
+        "conformal", "what few held-out good images exceed; or youden: the best on the "
+        "test labels, found by `evaluate`", row="20", choices=("conformal", "youden"))
+    false_alarms: float = setting(
+        0.05, "the share of good images that a conformal threshold lets be flagged",
+        bounds=(0.0001, 0.9999))
     pro: str = setting(
         "exact", "PRO from every score, or from 200 thresholds", row="18",
         choices=("exact", "200-thresholds"))
@@ -180,12 +204,25 @@ class Settings(Choices):
 
     def disagreements(self):
         """(setting, what is wrong), where settings do not fit one another."""
-        on_held_out = self.map_range == "held-out" or self.threshold == "quantile"
-        if self.T_max >= self.timesteps:
-            yield "T_max", f"{self.T_max} must be below timesteps, {self.timesteps}"
-        if self.held_out == 0 and on_held_out:
-            yield "held_out", ("map_range 'held-out' and threshold 'quantile' need a "
-                               "share above 0")
+        for name in ("T_max", "train_timesteps"):
+            last = self.timesteps - (name == "T_max")
+            if getattr(self, name) > last:
+                yield name, (f"{getattr(self, name)} must be at most {last}, since "
+                             f"timesteps is {self.timesteps}")
+        if self.held_out == 0:
+            for name, value in (
+                    ("map_range", "held-out"), ("threshold", "conformal"),
+                    ("step_rule", "region")):
+                if getattr(self, name) == value:
+                    yield "held_out", f"{name} {value!r} needs a share above 0"
+            if self.patch_share:
+                yield "held_out", f"patch_share {self.patch_share} needs it above 0"
+        if self.step_rule == "region" and self.noise:
+            yield "noise", "is not added where step_rule is 'region'"
+        if not self.decode and (self.step_rule != "static" or self.lam < 1
+                                or self.patch_share):
+            yield "decode", ("false leaves the latent map alone: it needs step_rule "
+                             "'static', lam 1 and patch_share 0")
         if self.smallest_bin > self.bins:
             yield "smallest_bin", (f"{self.smallest_bin} must not exceed bins, "
                                    f"{self.bins}")
@@ -205,6 +242,11 @@ class Settings(Choices):
         if not number.isdecimal() or len(number) > 9 or not known:
             yield "train_length", (f"{self.train_length!r} is neither 'N steps' nor "
                                    "'N epochs'")
+
+    @property
+    def by_patch(self) -> bool:
+        """Whether regions of an image are compared with those of good images."""
+        return self.step_rule == "region" or self.patch_share > 0
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps of a training on so many images."""
@@ -228,9 +270,16 @@ _AS_PUBLISHED = dict(
     self_neighbour=True, tune_level="batch", tune_gradient="both",
     tune_batch_norm="training", tune_batch=30, seed=42, clamp=False)
 FAST = dict(call_every=4)
+REGIONAL = dict(step_rule="region", T_max=320, guidance=0.0, patch_share=0.25,
+                masked_share=0.5, train_timesteps=500, threshold_share=0.5)
+ONE_CALL = dict(step_rule="static", T_max=20, ddim_steps=1, guidance=0.0, lam=1.0,
+                decode=False, tune_epochs=0, masked_share=0.5, train_timesteps=500,
+                threshold_share=0.5)
 PRESETS: dict[str, Settings] = {
     "clean": Settings(),
     "fast": Settings(preset="fast", **FAST),
+    "regional": Settings(preset="regional", **REGIONAL),
+    "one-call": Settings(preset="one-call", **ONE_CALL),
     "paper": Settings(preset="paper", **_AS_PUBLISHED, tune_epochs=3, z0_from="e"),
     "official": Settings(
         preset="official", **_AS_PUBLISHED, tune_epochs=1,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .calibration import choose, enough
+from .calibration import Calibration, enough
 from .detector import Detector
 from .dynamic_noise import MemoryBank
 from .evaluation.likeness import compare_distances
@@ -24,7 +24,7 @@ from .fine_tuning import fine_tune
 from .latent_projection import draw
 from .networks.autoencoders import load_vae
 from .networks.features import load_features
-from .noise_predictor import alpha_bar, build_unet, epsilon_loss
+from .noise_predictor import alpha_bar, build_unet, epsilon_loss, patch_mask
 from .runtime import processes
 from .runtime.adapter import Networks, trainable
 from .runtime.checkpoints import Checkpoint, kept_latents
@@ -36,6 +36,7 @@ from .runtime.stages import Stages
 from .settings import EPS_THETA, PHI, Settings, preset, shaping
 
 STEPS = 1_000_003                               # between the draws of two seeds' steps
+FEW = 20                # a conformal threshold at 5% needs 19 images
 
 
 def hold_out(images: Tensor, settings: Settings,
@@ -51,6 +52,19 @@ def hold_out(images: Tensor, settings: Settings,
     keep = torch.ones(len(images), dtype=torch.bool)
     keep[order[: round(len(images) * settings.held_out)]] = False
     return images[keep], images[~keep]
+
+
+def split(good: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Held-out good images: those that constants and ranges are made from, and those
+    that the threshold is. A share of them each, or, where a part would be smaller than
+    FEW, all for both.
+    """
+    first = len(good) - round(len(good) * settings.threshold_share)
+    if min(first, len(good) - first) < FEW:
+        return good, good
+    draws = torch.Generator().manual_seed(settings.seed + 2)
+    order = torch.randperm(len(good), generator=draws)  # files may drift with time
+    return good[order[:first]], good[order[first:]]
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
@@ -140,9 +154,10 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
         rows = rows_of(draws, len(mean), s).to(device)
         deviation = None if std is None else std[rows]
         z0 = draw(mean[rows], deviation, s.posterior, draws)
-        t = torch.randint(s.timesteps, (len(z0),), generator=draws).to(device)
+        t = torch.randint(s.train_timesteps, (len(z0),), generator=draws).to(device)
         eps = torch.randn(z0.shape, generator=draws).to(device)
-        return z0, t, eps
+        m = patch_mask(len(z0), z0.shape[-1], s.masked_share, draws).to(device)
+        return z0, t, eps * m
 
     def loss_of(z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return epsilon_loss(eps_theta, z0, t, eps, abar)
@@ -225,20 +240,27 @@ def _train(detector: Detector, train: Tensor, z0: tuple,
 def _conclude(detector: Detector, train: Tensor, good: Tensor, z0: tuple,
               calibrate: bool, stages: Stages) -> None:
     """What follows: calibration, fine-tuning, memory bank, ranges and threshold."""
+    good, for_threshold = split(good, detector.settings)
     if calibrate:
-        detector.set_memory_bank(train)
-        chosen, (table,) = processes.from_main(choose([(detector, good)]))
+        detector.set_banks(train, good)
+        calibration = Calibration([(detector, good)])
+        chosen, table = processes.from_main(calibration.path())
         detector.settings = detector.settings.change(**chosen)
-        detector.record["calibration"] = table
-        stages.done("calibrate")
+        stages.done("calibrate path")
     phi, reconstruct = detector.networks.phi, reconstruct_rows(detector, *z0)
     detector.record["tune_loss"] = fine_tune(phi, train, reconstruct, detector.settings)
     processes.copy_weights(phi)
     stages.done("fine-tune")
-    detector.set_memory_bank(train)
-    found = detector.set_ranges(good)
-    detector.record["held_out_distances"] = found and _alike(detector, found.distance)
-    stages.done("bank, ranges, threshold")
+    detector.set_banks(train, good)
+    if calibrate:                                   # with the features that are used
+        chosen, more = processes.from_main(calibration.map())
+        detector.settings = detector.settings.change(**chosen)
+        detector.record["calibration"] = [*table[0], *more[0]]
+        stages.done("calibrate map")
+    detector.set_ranges(good)
+    detector.set_held_out_scores(for_threshold)
+    detector.record["held_out_distances"] = _alike(detector, good)
+    stages.done("banks, ranges, threshold")
 
 
 def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
@@ -259,10 +281,13 @@ def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
     return reconstruct
 
 
-def _alike(detector: Detector, d: Tensor) -> dict:
-    """Whether held-out images' d (M,) are spread as the training images' own."""
+def _alike(detector: Detector, good: Tensor) -> dict | None:
+    """Whether held-out images' d are spread as the training images' own."""
+    if not len(good):
+        return None
     bank, s = detector.memory_bank, detector.settings
     own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+    d = bank.distance(detector.features(good), s.neighbours)
     return compare_distances(d, own.distances)
 
 
@@ -281,13 +306,12 @@ def adapt(detector: Detector, images: Tensor, settings: Settings,
                             "with another value; train anew instead")
     train, good = hold_out(images, settings, held_out)
     other = detector.under(settings)
-    other.set_memory_bank(train)
-    other.set_ranges(good)
-    seen = None
-    if len(good):
-        # against the images that the networks saw, which tells another product
-        K = detector.settings.neighbours
-        d = detector.memory_bank.distance(detector.features(good), K)
-        seen = _alike(detector, d)
-    other.record = detector.record | {"held_out_distances": seen}
+    for_ranges, for_threshold = split(good, settings)
+    other.set_banks(train, for_ranges)
+    other.set_ranges(for_ranges)
+    other.set_held_out_scores(for_threshold)
+    # against the images that the networks saw, which tells another product
+    given = len(images) + (0 if held_out is None else len(held_out))
+    other.record = detector.record | {"images": given, "held_out": len(good),
+                                      "held_out_distances": _alike(detector, good)}
     return other

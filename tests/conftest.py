@@ -155,6 +155,26 @@ def fitted():
 
 
 @pytest.fixture(scope="session")
+def regional(fitted):
+    """The same networks with a step for each region, and all else of the extension; no
+    test may change it.
+    """
+    from ddad.training import adapt
+    settings = fitted.settings.change(step_rule="region", T_max=160, patch_share=0.25,
+                                      patch_bank=100)
+    return adapt(fitted, good_images(16), settings)
+
+
+@pytest.fixture(scope="session")
+def one_call(fitted):
+    """The same U-Net, called once, and nothing else; no test may change it."""
+    from ddad.detector import Detector
+    settings = tiny("one-call", tune_epochs=0, latent_blur=1.0)
+    return Detector.fit(good_images(16), settings, device="cpu",
+                        unet=fitted.networks.unet)
+
+
+@pytest.fixture(scope="session")
 def fitted_folder(fitted, tmp_path_factory):
     """Where `fitted` lies on disk; no test may change it."""
     folder = tmp_path_factory.mktemp("fitted") / "model"
@@ -169,13 +189,14 @@ def saved(fitted_folder, tmp_path):
 
 
 def close(a, b, atol=1e-5):
-    """Asserts that two predictions are the same, to `atol`."""
-    for name in ("score", "map", "latent_map", "feature_map", "reconstruction",
-                 "distance"):
-        torch.testing.assert_close(
-            getattr(a, name), getattr(b, name), rtol=0, atol=atol,
-            msg=lambda text, name=name: f"{name}: {text}")
-    assert torch.equal(a.T_hat, b.T_hat) and torch.equal(a.bin, b.bin)
+    """Asserts that two predictions are the same, to `atol`, whole numbers exactly."""
+    for name, one in vars(a).items():
+        other = getattr(b, name)
+        assert (one is None) == (other is None), name
+        if one is not None:
+            torch.testing.assert_close(
+                one, other, rtol=0, atol=atol if one.is_floating_point() else 0,
+                msg=lambda text, name=name: f"{name}: {text}")
 
 
 def same_weights(a, b):

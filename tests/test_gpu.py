@@ -121,7 +121,8 @@ def test_eps_theta_keeps_the_graph_of_the_last_shape(load, draws):
 
 
 @pytest.mark.parametrize("path", [
-    {}, {"call_every": 4}, {"precision": "bfloat16"}, {"dynamic": False}])
+    {}, {"call_every": 4}, {"precision": "bfloat16"},
+    {"step_rule": "static"}])
 def test_nothing_is_waited_for_inside_the_sampling_loop(load, path):
     detector = load()
     detector = detector.under(detector.settings.change(**path))

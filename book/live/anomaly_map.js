@@ -50,10 +50,10 @@ export const rangeOf = A => [A.reduce((a, b) => Math.min(a, b)), A.reduce((a, b)
 /** (A - low) / (high - low): [0, 1] on held-out good pictures, beyond on others. */
 export const normalise = (A, [low, high]) => A.map(value => (value - low) / Math.max(high - low, 1e-8));
 
-/** A: both maps normalised, weighed by lambda, smoothed. */
-export function combine(A_l, A_f, ranges, size, {lam, sigma}) {
-  const latent = normalise(A_l, ranges?.latent ?? rangeOf(A_l)), feature = normalise(A_f, ranges?.feature ?? rangeOf(A_f));
-  return smooth(latent.map((value, n) => lam * value + (1 - lam) * feature[n]), size, sigma * size / 256);
+/** A: both maps as shares of their ranges, weighed by lambda, smoothed. A third, the patches' distances, takes patch_share of the whole. */
+export function combine({latent, feature, patch}, size, {lam, patch_share, sigma}) {
+  const A = latent.map((value, n) => lam * value + (1 - lam) * feature[n]);
+  return smooth(patch_share ? A.map((value, n) => (1 - patch_share) * value + patch_share * patch[n]) : A, size, sigma * size / 256);
 }
 
 /** Gaussian of `sigma` pixels, cut at 4 sigma, mirrored at the border: along the rows, then along the columns. */

@@ -32,9 +32,9 @@ export function bin(d, edges, {edge_bin}) {
   return 1 + inner.filter(edge => edge_bin === "upper" ? edge <= d : edge < d).length;
 }
 
-/** T_hat of bin b, a multiple of ten: floor(b / |B| T_max), rounded to the nearest ten; T_max itself when noise is static. */
-export function step(b, {bins, smallest_bin, T_max, dynamic, level_rounding, timesteps}) {
-  if (!dynamic) return T_max;
+/** T_hat of bin b, a multiple of ten: floor(b / |B| T_max), rounded to the nearest ten; T_max itself where the step is static. */
+export function step(b, {bins, smallest_bin, T_max, step_rule, level_rounding, timesteps}) {
+  if (step_rule === "static") return T_max;
   const level = Math.max(b, smallest_bin) * T_max / bins;
   const tens = level_rounding === "floor" ? roundHalfEven(Math.floor(level) / 10) : Math.floor(level / 10 + 0.5);
   return Math.min(Math.max(10 * tens, 10), timesteps - 1);

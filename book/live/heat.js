@@ -7,11 +7,14 @@ const TABLE = Array.from({length: 256}, (_, i) => {
   return INFERNO[low].map((value, c) => value + (x - low) * (INFERNO[low + 1][c] - value));
 });
 
+/** [r, g, b] of a value in 0 .. 1, which is what the others are taken for. */
+export const colourOf = value => TABLE[Math.round(255 * Math.min(Math.max(value, 0), 1))];
+
 /** Paints a map of side n, `middle` lying in the middle of the scale; over a picture (ImageData) where one is given. */
 export function paintMap(canvas, A, n, middle, under = null) {
   const image = new ImageData(n, n);
   A.forEach((value, i) => {
-    const colour = TABLE[Math.round(255 * Math.min(Math.max(value / (2 * middle), 0), 1))];
+    const colour = colourOf(value / (2 * middle));
     for (let c = 0; c < 3; c++) image.data[4 * i + c] = under ? 0.45 * under.data[4 * i + c] + 0.55 * colour[c] : colour[c];
     image.data[4 * i + 3] = 255;
   });

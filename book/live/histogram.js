@@ -1,4 +1,4 @@
-// The histogram of the training pictures' distances in the bins of Algorithm 2, with the picture's own mark, as an SVG that follows the theme.
+// The histogram of distances in the bins of Algorithm 2, with the picture's own mark, as an SVG that follows the theme.
 
 const HEIGHT = 190, LEFT = 12, BASE = 130, TOP = 30;
 
@@ -9,18 +9,18 @@ const draw = (name, attributes, text = "") => {
   return element;
 };
 
-/** distances (N), edges (|B| + 1), the picture's d, b and T_hat, and stepOf: b -> T_hat under the present settings. */
-export function histogram(holder, {distances, edges}, {d, b, T_hat}, stepOf) {
+/** distances (N) of `what`, edges (|B| + 1), the picture's d, b and T_hat, and stepOf: b -> T_hat under the present settings. */
+export function histogram(holder, {distances, edges, what}, {d, b, T_hat}, stepOf) {
   const WIDTH = Math.max(320, holder.clientWidth);                        // one unit a pixel, so that the letters keep their size
   const low = edges[0], high = edges[edges.length - 1], bins = edges.length - 1;
   const room = (high - low) * 0.35;                                       // beyond the bins, for pictures like none
   const x = value => LEFT + (Math.min(Math.max(value, low - room / 6), high + room) - low + room / 6) / (high - low + room * 7 / 6) * (WIDTH - 2 * LEFT);
-  const counts = Array.from({length: bins}, (_, i) => distances.filter(v => v >= edges[i] && (i === bins - 1 || v < edges[i + 1])).length);
+  const counts = Array.from({length: bins}, (_, i) => distances.filter(v => (i === 0 || v >= edges[i]) && (i === bins - 1 || v < edges[i + 1])).length);
   const y = count => BASE - count / Math.max(...counts) * (BASE - TOP);
   const beyond = d > high + room || d < low - room / 6;
   const said = `d = ${d.toFixed(3)}${beyond ? ", farther than shown" : ""}: bin ${b}, step ${T_hat}`;
   const svg = draw("svg", {viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
-    "aria-label": `${bins} bins hold ${counts.join(", ")} training pictures; this picture: ${said}`});
+    "aria-label": `${bins} bins hold ${counts.join(", ")} ${what}; ${said}`});
   counts.forEach((count, i) => {
     const middle = (x(edges[i]) + x(edges[i + 1])) / 2;
     svg.append(

@@ -46,6 +46,7 @@ const answers = {
     view = new View(root, facts);
     settings = {...facts.manifest.settings};
     picture = new Picture(get("picture"), settings.image_size);
+    if (!facts.patchEdges) root.querySelectorAll(".live-patches").forEach(element => element.remove());
     showSettings();
     furnish();
     root.querySelector(".live-still").hidden = root.querySelector(".live-start").hidden = true;
@@ -127,15 +128,17 @@ function furnish() {
 
 function showSettings() {
   for (const input of settingInputs) {
-    input.value = settings[input.dataset.setting];
+    input.value = JSON.stringify(settings[input.dataset.setting]);
     const output = input.parentElement.querySelector("output");
     if (output) output.textContent = input.value;
   }
+  root.querySelector("[data-setting=noise]").disabled = settings.step_rule === "region";
 }
 
 for (const input of settingInputs) {
   input.oninput = () => {
     settings = {...settings, [input.dataset.setting]: JSON.parse(input.value)};
+    settings.noise &&= settings.step_rule !== "region";                 // a region's start is only scaled
     showSettings();
     detect();
   };

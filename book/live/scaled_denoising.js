@@ -10,12 +10,13 @@ export function timesteps(T_hat, {ddim_steps: S, first_call}) {
 /**
  * Algorithm 1: z0 (C h w), scaled to step T_hat, back to a clean latent z0_hat of the same length.
  * epsTheta: async (z_t, t) -> e, the predicted noise. abar: alpha_bar (T). eps: noise to start from, or null for scaling only.
+ * stepMap: each position's own step (h w), at most T_hat (an extension: step_map.js), or null for T_hat at all of them.
  * onStep: async, gets {i, t, z0_hat} after each step.
  */
-export async function scaledDenoising(epsTheta, z0, T_hat, abar, settings, {eps = null, onStep = async () => {}} = {}) {
-  const {guidance: w, call_every, z0_from, dynamic, static_first_step} = settings;
+export async function scaledDenoising(epsTheta, z0, T_hat, abar, settings, {eps = null, stepMap = null, onStep = async () => {}} = {}) {
+  const {guidance: w, call_every, z0_from, step_rule, static_first_step} = settings;
   const at = t => t < 0 ? 1 : abar[t];
-  const zeroFirst = !dynamic && static_first_step === "zeroed";         // a fault of the official code's static sampler
+  const zeroFirst = step_rule === "static" && static_first_step === "zeroed";         // a fault of the official code's static sampler
   const path = timesteps(T_hat, settings);
   const start = at(T_hat);
   let z_t = z0.map((z, n) => Math.sqrt(start) * z + (eps ? Math.sqrt(1 - start) * eps[n] : 0));
@@ -24,6 +25,7 @@ export async function scaledDenoising(epsTheta, z0, T_hat, abar, settings, {eps 
     const t = path[i], abar_t = at(t), abar_prev = at(path[i + 1]);
     const signal = Math.sqrt(abar_t), noise = Math.sqrt(1 - abar_t);
     const sigma = noise / signal;
+    if (stepMap) z_t = z_t.map((z, n) => stepMap[n % stepMap.length] >= t ? z : signal * z0[n]);  // put back where its turn has not come
     if (i % call_every === 0) {
       e = await epsTheta(z_t, t);
       calls = [...calls.slice(-1), {sigma, e}];

@@ -1,13 +1,14 @@
 // What the reader sees of a detection: verdict, maps, steps, histogram.
 import {step} from "./dynamic_noise.js";
-import {paintImage, paintMap} from "./heat.js";
+import {colourOf, paintImage, paintMap} from "./heat.js";
 import {histogram} from "./histogram.js";
 
 export class View {
-  /** root: the section. facts: {manifest, device, distances, edges} from the worker. */
+  /** root: the section. facts: {manifest, device, distances, edges, patchEdges} from the worker. */
   constructor(root, facts) {
     Object.assign(this, {root, facts, size: facts.manifest.settings.image_size});
     this.get = name => root.querySelector(`#live-${name}`);
+    this.largest = Number(root.querySelector("[data-setting=T_max]").max);
   }
 
   /** The answer `found`, made from the picture x0, as ImageData `pixels`, under `settings`. */
@@ -18,7 +19,8 @@ export class View {
     this.ring(found.peak);
     paintMap(this.get("latent"), found.latent, size, 1);
     paintMap(this.get("feature"), found.feature, size, 1);
-    histogram(this.get("histogram"), this.facts, found, b => step(b, settings));
+    if (found.patch) paintMap(this.get("patch"), found.patch, size, 1);
+    this.howFar(found, pixels, b => step(b, settings), settings.bins);
     this.steps(found, x0);
   }
 
@@ -31,8 +33,10 @@ export class View {
     Object.assign(this.root.dataset, {score, threshold, peak, seconds, verdict: anomalous ? "anomalous" : "good"});
     this.get("verdict").textContent = sentence + (own ? "" : " The threshold belongs to the detector's own settings, so here it is only a guide.");
     this.root.style.setProperty("--score", Math.min(score / (2 * (threshold ?? score)), 1));
-    this.get("note").textContent = `Bin ${b} of ${settings.bins}, ${settings.dynamic ? "so" : "but static, so"} the picture is denoised from step ${T_hat}. `
-      + `Computed in ${seconds.toFixed(2)} s by ${this.facts.device === "webgpu" ? "WebGPU" : "WebAssembly on one thread"}.`;
+    const from = {image: `so the picture is denoised from step ${T_hat}`, static: `but static, so the picture is denoised from step ${T_hat}`,
+      region: `so its regions are denoised from steps up to ${T_hat}`}[settings.step_rule];
+    this.get("note").textContent = `Bin ${b} of ${settings.bins}, ${from}. Computed in ${seconds.toFixed(2)} s by `
+      + `${this.facts.device === "webgpu" ? "WebGPU" : "WebAssembly on one thread"}.`;
   }
 
   /** A ring on the map where it is largest. */
@@ -42,6 +46,32 @@ export class View {
     context.beginPath();
     context.arc(x + 0.5, y + 0.5, 5, 0, 2 * Math.PI);
     context.stroke();
+  }
+
+  /** The distances in their bins, of pictures or, with a step map T, of this picture's regions; then the map, too. stepOf: b -> T_hat. */
+  howFar(found, pixels, stepOf, bins) {
+    const {T, d_p} = found, {distances, edges, patchEdges} = this.facts;
+    this.root.dataset.rule = T ? "region" : "image";
+    if (T) {
+      this.stepMap(T, pixels, [...new Set(Array.from({length: bins}, (_, i) => stepOf(i + 1)))]);
+      histogram(this.get("histogram"), {distances: d_p, edges: patchEdges, what: "regions"}, {...found, d: Math.max(...d_p)}, stepOf);
+    } else histogram(this.get("histogram"), {distances, edges, what: "training pictures"}, found, stepOf);
+  }
+
+  /** The step of each region over the picture, and which colour is which step: a step keeps its colour whatever T_max is. */
+  stepMap(T, pixels, steps) {
+    const {size} = this, h = Math.sqrt(T.length), shade = t => Math.sqrt(t / this.largest), at = n => Math.floor(n * h / size);
+    paintMap(this.get("stepmap"), Float32Array.from({length: size * size}, (_, n) => shade(T[at(Math.floor(n / size)) * h + at(n % size)])), size, 0.5, pixels);
+    const shares = steps.map(t => T.filter(one => one === t).length / T.length);
+    this.get("stepmap").setAttribute("aria-label", "Step of each region, over the picture: "
+      + steps.map((t, i) => `${t} on ${Math.round(100 * shares[i])}%`).filter((_, i) => shares[i]).join(", "));
+    this.get("legend").replaceChildren(...steps.map((t, i) => {
+      const entry = document.createElement("span"), swatch = document.createElement("i");
+      swatch.style.background = `rgb(${colourOf(shade(t)).map(Math.round)})`;
+      entry.classList.toggle("live-absent", shares[i] === 0);
+      entry.append(swatch, t);
+      return entry;
+    }));
   }
 
   /** A button for the input, each step, and the end; a step's is empty until it is decoded. Pressed, it shows its picture large. */

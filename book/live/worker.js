@@ -2,15 +2,15 @@
 //
 //   page -> worker   {type: "start", files}                      files: files.json
 //                    {type: "detect", id, x0, settings}          x0 (3 H H) in [-1, 1]; settings: what differs from the detector's own
-//   worker -> page   {type: "progress", loaded, total}, then {type: "ready", manifest, device, distances, edges}
-//                    {type: "found", id, ..}                      score, peak, b, T_hat, d, maps, x0_hat, ts, seconds
+//   worker -> page   {type: "progress", loaded, total}, then {type: "ready", manifest, device, distances, edges, patchEdges}
+//                    {type: "found", id, ..}                      score, peak, b, T_hat, d, maps, x0_hat, ts, seconds; by region T and d_p, too
 //                    {type: "step", id, i, t, x0_hat}             after "found": what each step had in mind, decoded
 //                    {type: "error", message}
 import {Detector} from "./detector.js";
 import {load} from "./networks.js";
 
 let detector, device, wanted = null, busy = false;
-const last = {x0: null, seen: null, key: null, answer: null};         // what a change of lambda alone need not compute again
+const last = {x0: null, seen: null, key: null, answer: null};         // what another weighing of the maps need not compute again
 class Superseded extends Error {}
 
 self.onmessage = async ({data: message}) => {
@@ -30,7 +30,8 @@ async function start(files) {
   const {networks, manifest, arrays, device: on} = await load(import.meta.url, files, (loaded, total) => postMessage({type: "progress", loaded, total}));
   [detector, device] = [new Detector(networks, manifest, arrays), on];
   await detector.observe(new Float32Array(3 * detector.size ** 2));   // the first run of a network prepares it
-  postMessage({type: "ready", manifest, device, distances: arrays.distances.data, edges: arrays.edges.data});
+  postMessage({type: "ready", manifest, device, distances: arrays.distances.data, edges: arrays.edges.data,
+    patchEdges: arrays.patch_edges?.data ?? null});
 }
 
 async function work() {
@@ -57,7 +58,7 @@ async function detect({id, x0, settings: changes}) {
   const started = performance.now(), settings = {...detector.manifest.settings, ...changes};
   if (!last.x0 || x0.some((value, n) => value !== last.x0[n])) Object.assign(last, {seen: await detector.observe(x0), x0, key: null});
   await pause();
-  const key = JSON.stringify({...settings, lam: null});
+  const key = JSON.stringify({...settings, lam: null, patch_share: null});
   if (key !== last.key) Object.assign(last, {answer: await detector.respond(last.seen, settings, pause), key});
   const {path, ...found} = detector.weigh(last.answer, settings), ts = path.map(({t}) => t);
   postMessage({type: "found", id, ...found, ts, seconds: (performance.now() - started) / 1000});

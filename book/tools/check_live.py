@@ -5,8 +5,10 @@
 Does the detector find it there, and compute what PyTorch computes? Needs `make book`
 first, and Chromium with its driver. Fails unless
 
-- on 20 images the page's detector gives the bin, the score (within 1%) and the map
-  (within 0.01) of `Detector.predict`, by its own settings, and on 4 of them by others;
+- on 20 images the page's detector gives the bin, the steps, the score (within 1%) and
+  the map (within 0.01) of `Detector.predict`, by its own settings, and on 4 of them by
+  others; so does a detector with a step for each region, whose page shows its step map
+  and moves it with T_max;
 - a part taken away, by mouse, by keyboard and by finger, raises the score above the
   threshold and the map is largest inside it; the reset brings the score back;
 - every other tool changes the score and Undo brings it back; each setting is obeyed and
@@ -20,13 +22,15 @@ first, and Chromium with its driver. Fails unless
 import base64
 import json
 import sys
+import tempfile
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
 from check_site import SCHEMES, WIDTHS, browser, complaints, options_of, serve
 from live_page import Page, Server
-from make_live import LIMIT, PRODUCT, SITE, SIZE, as_x0
+from make_live import LIMIT, PRODUCT, SITE, SIZE, as_x0, furnish
 from PIL import Image
 
 from ddad.detector import Detector
@@ -38,9 +42,16 @@ MAP, SCORE, SECONDS = 1e-2, 0.01, 4.0
 GAP = 250                    # milliseconds
 VARIANTS = ({"T_max": 160, "guidance": 1.5, "lam": 0.3},
             {"call_every": 4, "latent_blur": 1.0},
-            {"dynamic": False, "static_first_step": "zeroed", "first_call": "below"},
+            {"step_rule": "static", "static_first_step": "zeroed",
+             "first_call": "below"},
             {"z0_from": "e", "align_corners": True, "edge_bin": "lower",
              "level_rounding": "half-up"})
+# where the page's own detector has no patches: its networks with a step for each region
+REGIONS = {"step_rule": "region", "T_max": 320, "guidance": 0.0, "patch_share": 0.25}
+REGION_VARIANTS = ({"T_max": 480, "smallest_bin": 4, "edge_bin": "lower",
+                    "guidance": 1.5, "patch_share": 0.6, "call_every": 4},
+                   {"step_rule": "image", "T_max": 80})
+LEARNT_FROM = 20                 # good images for each: banks; ranges and threshold
 
 # Speaks to a worker as the page does, and keeps what it answers.
 WORKER = """
@@ -64,8 +75,8 @@ const x0 = Float32Array.from(levels, v => v / 127.5 - 1);
 const found = await window.ask({type: 'detect', id: 0, x0, settings});
 const text = array => btoa(
   new Uint8Array(array.buffer).reduce((s, byte) => s + String.fromCharCode(byte), ''));
-const {score, b, T_hat, d, seconds, A, x0_hat} = found;
-done({score, b, T_hat, d, seconds, A: text(A), x0_hat: text(x0_hat)});
+const {score, b, T_hat, T, seconds, A, x0_hat} = found;
+done({score, b, T_hat, T, seconds, A: text(A), x0_hat: text(x0_hat)});
 """
 # a script whose last argument is told its value, or what it throws instead
 CAUGHT = """
@@ -83,9 +94,15 @@ def asynchronous(driver, script: str, *arguments):
     return value
 
 
-def opened(name: str) -> torch.Tensor:
+def opened(path: Path) -> torch.Tensor:
     """An image of the page, (1, 3, SIZE, SIZE) in [-1, 1]."""
-    return as_x0(np.asarray(Image.open(SITE / name)))
+    return as_x0(np.asarray(Image.open(path)))
+
+
+def first_board(site: Path) -> dict:
+    """The board that the page opens with: its images' paths, and the list of parts."""
+    shown = json.loads((site / "files.json").read_text(encoding="utf-8"))["gallery"][0]
+    return shown | {name: site / shown[name] for name in ("good", "bare", "parts")}
 
 
 def off(value: float, expected: float) -> bool:
@@ -104,6 +121,20 @@ def fixtures() -> np.ndarray:
     return np.stack(good + bad)
 
 
+def regional(detector: Detector) -> Detector:
+    """The same networks with a step for each region, and what that needs to know of
+    good images.
+    """
+    train = torch.cat([as_x0(render(PRODUCT, SIZE, image_seed(PRODUCT, "train", n))[0])
+                       for n in range(2 * LEARNT_FROM)])
+    train, good = train.split(LEARNT_FROM)
+    other = detector.under(detector.settings.change(**REGIONS))
+    other.set_banks(train, good)
+    other.set_ranges(good)
+    other.set_held_out_scores(good)
+    return other
+
+
 def by_page(driver, levels: np.ndarray, changes: dict) -> dict:
     """What the page's detector finds in an image; map and reconstruction as arrays."""
     flat = base64.b64encode(levels.transpose(2, 0, 1).tobytes()).decode()
@@ -114,12 +145,14 @@ def by_page(driver, levels: np.ndarray, changes: dict) -> dict:
     return found
 
 
-def parity(driver, detector: Detector) -> list[str]:
-    """Where the page's detector and Detector.predict part, on all images."""
+def parity(driver, detector: Detector, variants: tuple[dict, ...]) -> list[str]:
+    """Where the page's detector and Detector.predict part, on all images by its own
+    settings, on some by each variant.
+    """
     images, said = fixtures(), []
     x0 = torch.cat([as_x0(levels) for levels in images])
     print("networks run by", asynchronous(driver, WORKER))
-    for changes in ({}, *VARIANTS):
+    for changes in ({}, *variants):
         chosen = list(range(20) if not changes else range(8, 12))
         other = detector.under(detector.settings.change(**changes))
         expected = other.predict(x0[chosen])
@@ -139,9 +172,12 @@ def same(found: list[dict], expected, name: str) -> bool:
         one["x0_hat"] - expected.reconstruction[n].numpy()).max())
     scores = largest(lambda one, n: abs(one["score"] / expected.score[n].item() - 1))
     bins = sum(one["b"] == expected.bin[n].item()
-               and one["T_hat"] == expected.T_hat[n].item() for n, one in rows)
+               and one["T_hat"] == expected.T_hat[n].item()
+               and (expected.step_map is None
+                    or one["T"] == expected.step_map[n].flatten().tolist())
+               for n, one in rows)
     seconds = np.median([one["seconds"] for one in found])
-    print(f"{name}: {len(found)} images, same bin and step on {bins}; largest "
+    print(f"{name}: {len(found)} images, same bin and steps on {bins}; largest "
           f"difference of a map {maps:.1e}, of a score {scores:.4%}, of a "
           f"reconstructed pixel {pixels:.1e}; median {seconds:.2f} s")
     return bins == len(found) and maps < MAP and scores < SCORE
@@ -159,7 +195,7 @@ def breaking(page: Page, shown: dict, expected: float, named: tuple[str, ...],
     if off(whole["score"], expected) or whole["score"] > whole["threshold"]:
         said.append(f"the whole board scores {whole['score']:.4f}, not {expected:.4f} "
                     f"below the threshold {whole['threshold']:.4f}")
-    owner = np.asarray(Image.open(SITE / shown["parts"]))
+    owner = np.asarray(Image.open(shown["parts"]))
     for name in named:
         number = 1 + [part["name"] for part in shown["list"]].index(name)
         x0, y0, x1, y1 = shown["list"][number - 1]["box"]
@@ -210,7 +246,7 @@ def tools(page: Page, shown: dict) -> list[str]:
 def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
     """Uses every setting, and opens a file; what went wrong."""
     said, whole, x0 = [], page.answer()["score"], opened(shown["good"])
-    changes = {"T_max": 160, "guidance": 0, "lam": 0.2, "dynamic": False}
+    changes = {"T_max": 160, "guidance": 0, "lam": 0.2, "step_rule": "static"}
     for name, value in changes.items():
         scored = page.set(name, json.dumps(value))["score"]
         other = detector.under(detector.settings.change(**{name: value}))
@@ -219,11 +255,12 @@ def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
             said.append(f"{name} = {value}: score {scored:.4f}, not {expected:.4f}")
         if abs(page.click("#live-own")["score"] - whole) > 1e-6:
             said.append(f"{name}: not undone")
-    if page.set("noise", "true")["score"] == whole:
+    scored = page.set("step_rule", json.dumps("image"))["score"]    # region has none
+    if page.set("noise", "true")["score"] == scored:
         said.append("noise changes nothing")
     page.click("#live-own")
     file = page.driver.find_element("id", "live-file")
-    file.send_keys(str(SITE / shown["bare"]))
+    file.send_keys(str(shown["bare"]))
     page.wait("return document.querySelector('#live').dataset.verdict === 'anomalous'")
     scored = page.answer()["score"]
     expected = detector.predict(opened(shown["bare"])).score.item()
@@ -249,11 +286,9 @@ def costs(driver, loaded: int) -> list[str]:
             + [f"{loaded / 1e6:.1f} MB were loaded"] * (loaded > LIMIT))
 
 
-def everything(driver, host: str) -> list[str]:
-    """All checks in turn; what went wrong."""
-    files = json.loads((SITE / "files.json").read_text(encoding="utf-8"))
-    shown = files["gallery"][0]
-    detector = Detector.from_pretrained(WEIGHTS / PRODUCT, device="cpu")
+def everything(driver, host: str, detector: Detector) -> list[str]:
+    """All checks of the site's own page in turn; what went wrong."""
+    shown = first_board(SITE)
     expected = detector.predict(opened(shown["good"])).score.item()
     page = Page(driver, host, WIDE, "light")
     loaded = Server.sent
@@ -268,40 +303,85 @@ def everything(driver, host: str) -> list[str]:
     if width > PHONE:
         said.append(f"on a phone of {PHONE} px the page is {width} px wide")
     said += [f"asked another host: {report}" for report in Server.reports]
-    said += parity(driver, detector)
+    said += parity(driver, detector, VARIANTS)
     # Chromium itself notes that this machine has no graphics card, which is why
     # WebAssembly computes
     return said + [one for one in complaints(driver)
                    if "No available adapters" not in one]
 
 
-def shoot(driver, host: str, folder) -> None:
+# a step for each region
+
+def linked(folder: Path, detector: Detector) -> Path:
+    """The built site in an empty folder, with this detector in its live page: the
+    folder of that page's files.
+    """
+    built = SITE.parent.parent
+    (folder / "book").mkdir()
+    for path in (*built.iterdir(), *SITE.parent.iterdir()):
+        if path not in (SITE.parent, SITE):
+            (folder / path.relative_to(built)).symlink_to(path)
+    furnish(folder / "book/live", detector)
+    return folder / "book/live"
+
+
+def regions(driver, host: str, site: Path, detector: Detector) -> list[str]:
+    """Uses the page of a detector with a bank of patches; what went wrong."""
+    shown = first_board(site)
+    x0 = opened(shown["good"])
+    page = Page(driver, host, WIDE, "light")
+    said = breaking(page, shown, detector.predict(x0).score.item(), ("chip",), "press")
+    pictures = set()
+    for changes in ({}, {"T_max": 160}, {"patch_share": 0.6}):
+        for name, value in changes.items():
+            page.set(name, json.dumps(value))
+        found = detector.under(detector.settings.change(**changes)).predict(x0)
+        steps, picture = page.step_map()
+        if steps != found.step_map.unique().tolist():
+            said.append(f"{changes}: the legend has steps {steps}")
+        if off(page.answer()["score"], found.score.item()):
+            said.append(f"{changes}: score not {found.score.item():.4f}")
+        pictures.add(picture)
+        page.click("#live-own")
+    if len(pictures) != 2:
+        said.append(f"T_max has {len(pictures)} step maps, not 2")
+    return said + parity(driver, detector, REGION_VARIANTS)
+
+
+def shoot(driver, host: str, site: Path, folder: Path, name: str) -> None:
     """Pictures of the page with its chip missing, wide and narrow, light and dark."""
-    files = json.loads((SITE / "files.json").read_text(encoding="utf-8"))
-    x0, y0, x1, y1 = next(part["box"] for part in files["gallery"][0]["list"]
+    x0, y0, x1, y1 = next(part["box"] for part in first_board(site)["list"]
                           if part["name"] == "chip")
     for width, scheme in product(WIDTHS, SCHEMES):
         page = Page(driver, host, width, scheme)
         page.press((x0 + x1) // 2, (y0 + y1) // 2)
-        page.shoot(folder / f"live_{width}_{scheme}.png")
+        page.shoot(folder / f"{name}_{width}_{scheme}.png")
 
 
 def main() -> int:
     given = options_of(__doc__, "folder for a picture of the page, wide and as on a "
                        "phone, light and dark")
-    host = serve(SITE.parent.parent, Server)
+    detector = Detector.from_pretrained(WEIGHTS / PRODUCT, device="cpu")
+    host, site = serve(SITE.parent.parent, Server), SITE
     try:
         driver = browser()
     except RuntimeError as error:
         print(error)
         return 2
     driver.set_script_timeout(120)
-    try:
-        said = everything(driver, host)
-        if given.pictures:
-            shoot(driver, host, given.pictures)
-    except RuntimeError as error:
-        said = [str(error)]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            said = everything(driver, host, detector)
+            if given.pictures:
+                shoot(driver, host, site, given.pictures, "live")
+            if detector.patch_bank is None:
+                detector = regional(detector)
+                site, host = linked(Path(folder), detector), serve(folder, Server)
+                if given.pictures:
+                    shoot(driver, host, site, given.pictures, "live_regions")
+            said += regions(driver, host, site, detector)
+        except RuntimeError as error:
+            said = [str(error)]
     driver.quit()
     print("\n".join(said) or "the live page: fine")
     return int(bool(said))

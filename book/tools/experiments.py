@@ -40,6 +40,9 @@ BENCH = Kind(("reproduction.benchmark",), ("counted", "drawn", "shipped"), 0.3,
 PLAN = Kind(("reproduction.plan",), ("counted",), 0.001, relative=True)
 CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")
+BEYOND = Kind(watch="tests/book/test_beyond.py")
+FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
+                    ("drawn", "shipped"), 0.01)
 # real sets: their receipts, and their folder within that of the user, see `--data`
 REAL = ("loco_juice_bottle", "mtd_by_tile", "hazelnut", "deeppcb")
 FOLDERS = {"juice bottle": "loco_juice_bottle", "tiles": "mtd_by_tile/mtd",
@@ -48,10 +51,11 @@ FOLDERS = {"juice bottle": "loco_juice_bottle", "tiles": "mtd_by_tile/mtd",
 
 # trained on the drawn products, in the embedded latent space
 DRAWN = ("drawn", "decoded")
-FULL_SIZE = '--set "train_length=4000 steps" precision=bfloat16 ' \
-            "train_precision=bfloat16"
-AT_128 = "image_size=128 neighbour_pool=4 unet_channels=[32,64,96] " \
-         "learning_rate=0.001 precision=bfloat16 train_precision=bfloat16"
+# of the real sets and the ablations: what two cores can make again
+AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
+         '"train_length=1500 steps" learning_rate=0.001 precision=bfloat16 ' \
+         "train_precision=bfloat16"
+SIZE = "128 pixels, 1500 steps"
 OF_A_PRODUCT = ("overview", "baselines", "by_size", "intervals", "settings", "regret")
 
 
@@ -64,33 +68,31 @@ def _product(name: str) -> Experiment:
         "results.json", 25, tables=OF_A_PRODUCT)
 
 
-def _ablation(name: str, data: str, vae: str, **more) -> Experiment:
+def _ablation(name: str, data: str, vae: str, minutes: int, **more) -> Experiment:
     first = ("ddad data make {products}",) if data == "{products}" else ()
     return Experiment(
-        f"receipts/ablation_{name}", f"{name}, each claim switched off", ABLATE,
-        (*first, f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 1 2 "
-                 f'--set "train_length=2000 steps" {AT_128}'),
-        "receipt.json", 600, "0, 1, 2", tables=("ablation", "ledger"),
+        f"receipts/ablation_{name}", f"{name}, each claim switched off, {SIZE}", ABLATE,
+        (*first, f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 1 {AT_128}"),
+        "receipt.json", minutes, "0, 1", tables=("ablation", "ledger"),
         also=() if more else DRAWN, **more)
 
 
-def _real(record: str, title: str, category: str, minutes: int, more: str = ""
-          ) -> list[Experiment]:
-    """A real set at 256 pixels, constants calibrated; with either autoencoder."""
+def _real(record: str, title: str, category: str, seeds: str, minutes: int,
+          more: str = "", vae: str = "taef2") -> Experiment:
+    """A real set, constants calibrated."""
     folder = Path("{data}", FOLDERS[title]).parent.as_posix()
     line = f"ddad reproduce {record} {folder} {{out}} --categories {category} " \
-           f"--seeds 0 1 --calibrate --vae VAE {FULL_SIZE}{more}"
-
-    def made(vae: str, name: str, *tables: str) -> Experiment:
-        needs = (title, vae) if vae == "taef2" else (title,)
-        return Experiment(
-            f"receipts/{name}", f"{title}, {vae.upper()}, 256 pixels", REPRODUCE,
-            (line.replace("VAE", f"{{{vae}}}"),), "receipt.json", minutes, "0, 1",
-            needs, tables=("autoencoders", *tables))
-
-    return [made("taef2", record, "overview", "real", "intervals", "settings",
-                 "real_short"),
-            made("taesd", f"{record}_taesd")]
+           f"--presets clean regional --seeds {seeds} --calibrate --vae {{{vae}}} " \
+           f"{AT_128}{more}"
+    shown = ("autoencoders",)
+    if vae == "taef2":
+        shown += ("overview", "real", "intervals", "settings", "real_short")
+        name, needs = record, (title, vae)
+    else:
+        name, needs = f"{record}_{vae}", (title,)
+    return Experiment(
+        f"receipts/{name}", f"{title}, {vae.upper()}, {SIZE}", REPRODUCE, (line,),
+        "receipt.json", minutes, seeds.replace(" ", ", "), needs, tables=shown)
 
 
 def _plan(record: str, data: str, title: str, more: str = "") -> Experiment:
@@ -108,17 +110,35 @@ EXPERIMENTS = [
                ("ddad demo {out}",), "results.json", 6, tables=("demo",)),
     *map(_product, PRODUCTS),
     Experiment(
+        "false_alarms", "false alarms on fresh good images, beside the promise",
+        FALSE_ALARMS,
+        ("python book/tools/false_alarms.py --out {out}/false_alarms.json",),
+        "false_alarms.json", 8, "1", tables=("false_alarms",)),
+    Experiment(
         "receipts/embedded", "the products, three presets, a short training",
         REPRODUCE,
         ("ddad reproduce embedded {products} {out} --presets clean official paper "
          "--seeds 0 1 2 --scale laptop --set precision=bfloat16",),
         "receipt.json", 240, "0, 1, 2", also=DRAWN),
-    *_real("loco_juice_bottle", "juice bottle", "loco_juice_bottle", 200),
-    *_real("mtd_by_tile", "tiles", "mtd", 420),
-    *_real("hazelnut", "hazelnut", "hazelnut", 100, " held_out=0.3"),
-    *_real("deeppcb", "deeppcb", "deeppcb", 130),
-    *(_ablation(name, "{products}", "embedded") for name in PRODUCTS),
-    _ablation("loco_juice_bottle", "{data}", "{taef2}",
+    _real("loco_juice_bottle", "juice bottle", "loco_juice_bottle", "0 1", 60),
+    _real("mtd_by_tile", "tiles", "mtd", "0 1", 80),
+    *(_real(*small, vae=vae) for small in (
+        ("hazelnut", "hazelnut", "hazelnut", "0 1 2", 30,
+         " held_out=0.3 neighbours=10"),
+        ("deeppcb", "deeppcb", "deeppcb", "0 1 2", 40)) for vae in ("taef2", "taesd")),
+    Experiment(
+        "receipts/products", f"the products, method and extension, {SIZE}",
+        REPRODUCE,
+        ("ddad data make {products}",
+         "ddad reproduce products {products} {out} --presets clean regional --seeds "
+         f"0 1 2 --calibrate --vae embedded {AT_128}"),
+        "receipt.json", 150, "0, 1, 2", also=DRAWN),
+    Experiment(
+        "beyond", "the extension beside what it has to beat", BEYOND,
+        ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
+        tables=("beyond", "beyond_differences")),
+    *(_ablation(name, "{products}", "embedded", 150) for name in PRODUCTS),
+    _ablation("loco_juice_bottle", "{data}", "{taef2}", 180,
               needs=("juice bottle", "taef2")),
     Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,
@@ -159,7 +179,7 @@ BY_NAME = {one.name: one for one in EXPERIMENTS}
 
 VERSION_1 = "of products version 1, baselines not at full strength; being made anew"
 OLDER = "of an older package; being made anew"
-SHORT = "of an older package, 128 pixels and 300 steps; being made anew at 256 and 4000"
+SHORT = "of an older package, trained for 300 steps; being made anew with 1500"
 NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
@@ -168,10 +188,10 @@ TO_REMAKE = {
     "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
         [one.name for one in EXPERIMENTS if one.kind is ABLATE]
-        + ["receipts/hazelnut", "receipts/deeppcb"]
+        + ["receipts/hazelnut", "receipts/deeppcb", "receipts/products", "beyond"]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),
-    "bench": OLDER, "bench_gpu": OLDER, "paper_size": OLDER,
+    **dict.fromkeys(("demo", *PRODUCTS, "bench", "bench_gpu", "paper_size"), OLDER),
 }
 # records of an older form: what takes their place, and what is wrong with them
 WEAK = "of an older form, baselines not at full strength, shown until {} is made"

@@ -14,7 +14,6 @@ from statistics import mean
 from records import PRODUCTS, REAL, load, recorded, table
 
 from ddad.calibration import CHOSEN
-from ddad.notebook import METRICS
 from ddad.reproduction import verdicts
 from ddad.reproduction.published import PAPER_MEAN, SCALING_AND_TUNING, STEPS
 from ddad.reproduction.variants import (
@@ -346,12 +345,3 @@ def tables(receipts: list[dict]) -> dict[str, Callable[[], str]]:
     return {"ledger": lambda: table(HEAD, cells(found())),
             "answer": lambda: answer(found()),
             "variants": lambda: variants(receipts)}
-
-
-# --- until run_notebooks holds it itself
-
-def metrics(notebook: dict) -> dict[str, float]:
-    """All that the cells of a notebook, parsed as JSON, have recorded."""
-    outputs = [one for cell in notebook["cells"] for one in cell.get("outputs", [])]
-    found = [output.get("data", {}).get(METRICS, {}) for output in outputs]
-    return {name: value for one in found for name, value in one.items()}

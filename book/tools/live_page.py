@@ -75,6 +75,12 @@ const input = document.querySelector(`[data-setting=${arguments[0]}]`);
 input.value = arguments[1];
 input.dispatchEvent(new Event('input'));
 """
+# the steps that the legend says are there, and the picture above it
+STEP_MAP = """
+const there = document.querySelectorAll('#live-legend span:not(.live-absent)');
+return [[...there].map(e => Number(e.textContent)),
+        document.querySelector('#live-stepmap').toDataURL()];
+"""
 TOOL = "document.querySelector(`[name=live-tool][value=${arguments[0]}]`).click()"
 STARTS = "return !document.querySelector('.live-start').hidden"
 ANSWERED = ("return ['ready', 'failed']"
@@ -167,6 +173,10 @@ class Page:
         script = "document.querySelector(arguments[0]).click()"
         self.driver.execute_script(script, selector)
         return self.answer()
+
+    def step_map(self) -> tuple[list[int], str]:
+        """The steps of the regions that are shown, and the picture of them as text."""
+        return tuple(self.driver.execute_script(STEP_MAP))
 
     def type(self, x: float, y: float) -> dict:
         """A press by keyboard: from the middle, where the mark begins, two pixels an

@@ -62,9 +62,9 @@ def with_and_without(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, lis
     return good, bare, owner, parts
 
 
-def make_gallery(detector: Detector) -> list[dict]:
+def make_gallery(detector: Detector, site: Path) -> list[dict]:
     """Writes the first good test images that pass; what files.json says of them."""
-    gallery, folder = [], SITE / "gallery"
+    gallery, folder = [], site / "gallery"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for index in range(60):
@@ -76,7 +76,7 @@ def make_gallery(detector: Detector) -> list[dict]:
             files = {}
             for name, levels in (("good", good), ("bare", bare), ("parts", owner)):
                 files[name] = f"gallery/{index:02}_{name}.png"
-                Image.fromarray(levels).save(SITE / files[name])
+                Image.fromarray(levels).save(site / files[name])
             gallery.append({**files, "list": parts})
     return gallery
 
@@ -87,11 +87,11 @@ def as_x0(levels: np.ndarray) -> torch.Tensor:
     return x0.float() / 127.5 - 1
 
 
-def draw_still(detector: Detector, shown: dict) -> None:
+def draw_still(detector: Detector, site: Path, shown: dict) -> None:
     """The image that the page shows before the start: a board without a chip, as given,
     reconstructed, and the map over it.
     """
-    good, bare, owner = (np.asarray(Image.open(SITE / shown[name]))
+    good, bare, owner = (np.asarray(Image.open(site / shown[name]))
                          for name in ("good", "bare", "parts"))
     chip = 1 + [part["name"] for part in shown["list"]].index("chip")
     broken = np.where((owner == chip)[..., None], bare, good)
@@ -100,7 +100,7 @@ def draw_still(detector: Detector, shown: dict) -> None:
     overlay = (0.45 * broken + 0.55 * hot).astype(np.uint8)
     row = np.concatenate([broken, pixels(found.reconstruction[0]), overlay], 1)
     still = Image.fromarray(row).resize((6 * SIZE, 2 * SIZE), Image.Resampling.BICUBIC)
-    still.save(SITE / "still.png")
+    still.save(site / "still.png")
 
 
 def fetch_archive() -> Path:
@@ -125,9 +125,9 @@ def fetch_archive() -> Path:
     return archive
 
 
-def fetch_runtime() -> None:
+def fetch_runtime(site: Path) -> None:
     """The archive's pinned files, copied into the site."""
-    archive, folder = fetch_archive(), SITE / "ort"
+    archive, folder = fetch_archive(), site / "ort"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tarfile.open(archive) as packed:
@@ -138,43 +138,43 @@ def fetch_runtime() -> None:
             (folder / f"{binary}.gz").write_bytes(packed_again)
 
 
-def export_model(detector: Detector) -> dict:
-    """The detector by `ddad export`, and what its check measured."""
-    made = export(detector, CACHE / "export" / PRODUCT)
-    shutil.rmtree(SITE / "model", ignore_errors=True)
-    shutil.copytree(CACHE / "export" / PRODUCT, SITE / "model")
-    return made
-
-
-def write_list(model: list[str], gallery: list[dict]) -> dict[str, int]:
+def write_list(site: Path, model: list[str], gallery: list[dict]) -> dict[str, int]:
     """files.json: what the page loads. Returns the bytes that either runtime needs."""
     runtime = {device: {"script": f"ort/{script}", "binary": f"ort/{binary}.gz"}
                for device, (script, binary) in RUNTIME.items()}
-    files = [path for path in sorted(SITE.rglob("*"))
+    files = [path for path in sorted(site.rglob("*"))
              if path.is_file() and path.name != "files.json"]
-    sizes = {path.relative_to(SITE).as_posix(): path.stat().st_size for path in files}
+    sizes = {path.relative_to(site).as_posix(): path.stat().st_size for path in files}
     content = {"runtime": runtime, "model": [f"model/{name}" for name in model],
                "bytes": sizes, "gallery": gallery}
-    (SITE / "files.json").write_text(json.dumps(content), encoding="utf-8")
+    (site / "files.json").write_text(json.dumps(content), encoding="utf-8")
     own = {device: sum(sizes[name] for name in of.values())
            for device, of in runtime.items()}
     rest = sum(sizes.values()) - sum(own.values())
     return {device: rest + size for device, size in own.items()}
 
 
-def main() -> int:
-    SITE.mkdir(parents=True, exist_ok=True)
+def furnish(site: Path, detector: Detector) -> tuple[dict, dict[str, int]]:
+    """All that the page needs beside it. What the export's check measured, and the
+    bytes that either runtime's reader downloads; RuntimeError without npm.
+    """
+    site.mkdir(parents=True, exist_ok=True)
     for path in HERE.iterdir():
-        shutil.copy(path, SITE / path.name)
+        shutil.copy(path, site / path.name)
+    fetch_runtime(site)
+    made, gallery = export(detector, site / "model"), make_gallery(detector, site)
+    draw_still(detector, site, gallery[0])
+    return made, write_list(site, list(made["files"]), gallery)
+
+
+def main() -> int:
     detector = Detector.from_pretrained(WEIGHTS / PRODUCT, device="cpu")
     try:
-        fetch_runtime()
+        made, totals = furnish(SITE, detector)
     except RuntimeError as error:
         print(error)
         return 1
-    made, gallery = export_model(detector), make_gallery(detector)
-    draw_still(detector, gallery[0])
-    for device, total in write_list(list(made["files"]), gallery).items():
+    for device, total in totals.items():
         print(f"live page with {device}: {total / 1e6:.1f} MB")
         if total > LIMIT:
             print(f"more than {LIMIT / 1e6:.0f} MB")

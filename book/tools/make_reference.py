@@ -30,7 +30,7 @@ from ddad.settings import PRESETS, Settings
 BOOK = Path(__file__).resolve().parent.parent
 PACKAGE = BOOK.parent / "ddad"
 METHOD = ["settings", "latent_projection", "noise_predictor", "dynamic_noise",
-          "scaled_denoising", "fine_tuning", "anomaly_map",
+          "scaled_denoising", "fine_tuning", "anomaly_map", "step_map", "conformal",
           "training", "calibration", "detector", "saved_model"]
 ROOMS = ["", *sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))]
 KINDS = {bool: "`true` or `false`", int: "a whole number", float: "a number",
@@ -40,7 +40,7 @@ CODE = re.compile(r"(`[^`]+`)")
 OPTION = re.compile(r"(?<![\w`-])--[a-z-]+")
 # the first setting of each group, in the order of Settings
 GROUPS = {"preset": "The run", "vae": "Latent projection",
-          "timesteps": "Schedule and noise predictor", "dynamic": "Dynamic noise",
+          "timesteps": "Schedule and noise predictor", "step_rule": "Dynamic noise",
           "noise": "Scaled denoising", "features": "Features and fine-tuning",
           "map_stages": "Anomaly map, score, evaluation"}
 

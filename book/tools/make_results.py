@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
+import beyond
 import experiments
 import ledger as claims
 import paper_plan
@@ -112,7 +113,7 @@ TABLES |= {"experiments": experiments.described}
 # one receipt a data set is evidence for a claim
 TABLES |= claims.tables([receipt for name, receipt in RECEIPTS.items()
                          if not name.endswith("_taesd")])
-TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES
+TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}

@@ -26,11 +26,12 @@ TOLERANCE, LEAST = 1e-3, 1e-5
 EXACT = {"drawn": 1e-6, "counted": 1e-9}        # nothing is trained there
 PROBED = ("p_auroc", "pro", "threshold", "score")
 SIZE = 64
-TINY = ["image_size=64", "vae=pixels", "timesteps=100", "T_max=40", "ddim_steps=2",
-        "guidance=1", "unet_channels=[32]", "unet_layers=1", "train_length=3 steps",
-        "train_batch=4", "train_vae=", "learning_rate=0.001", "held_out=0.4",
-        "features=efficientnet-lite0", "neighbour_pool=4", "neighbours=3",
-        "tune_epochs=1", "tune_batch=8", "calibration_images=8"]
+TINY = ["image_size=64", "vae=pixels", "timesteps=100", "train_timesteps=100",
+        "T_max=40", "ddim_steps=2", "guidance=1", "unet_channels=[32]",
+        "unet_layers=1", "train_length=3 steps", "train_batch=4", "train_vae=",
+        "learning_rate=0.001", "held_out=0.4", "features=efficientnet-lite0",
+        "neighbour_pool=4", "neighbours=3", "tune_epochs=1", "tune_batch=8",
+        "calibration_images=8"]
 
 
 def outcome(names: tuple[str, ...]) -> dict[str, float]:

@@ -10,6 +10,7 @@ PRODUCTS, REAL = ("blister", "board", "fabric"), ("loco_juice_bottle", "mtd")
 FIGURES = (
     "i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "pro", "pro_005",
     "pro_exact", "spro", "spro_030", "aupimo", "recall", "false_positive_rate",
+    "false_alarms",
     "unet_calls_saved", "detect_over_networks", "official_over_ours_cpu",
     "official_over_ours_gpu", "pro200_over_exact",
     "steps", "passes", "parameters", "operations", "disk", "found")

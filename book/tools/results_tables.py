@@ -228,6 +228,17 @@ def over_seeds(rows: list[dict]) -> str:
     return table(["variant", "seeds", *METRICS.values()], lines)
 
 
+def false_alarms() -> str:
+    """What thresholds promise and let through, on fresh good images."""
+    rows = [[product, question, row["held_out"], f"{row['rate']:.0%}",
+             f"{row['mean']:.1%}", f"{row['false_alarms']:.1%}",
+             "{:.1%} to {:.1%}".format(*row["interval"])]
+            for product, found in load("false_alarms")["products"].items()
+            for question in ("own", "trials", "training") for row in found[question]]
+    return table(["product", "threshold from", "held out", "asked", "expected",
+                  "realised", "95% interval"], rows)
+
+
 TABLES = {make.__name__: make for make in (
     overview, demo, by_size, baselines, real, real_short, autoencoders, intervals,
-    settings, regret, ablation)}
+    settings, regret, ablation, false_alarms)}

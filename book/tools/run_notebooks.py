@@ -23,9 +23,9 @@ from pathlib import Path
 
 import nbformat
 from chapters import ROOT, Package, fingerprint, own_cells
-from ledger import metrics
 from set_repository import with_set_up
 
+from ddad.notebook import METRICS
 from ddad.runtime.files import whole, write_json
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -84,6 +84,13 @@ def outputs(notebook) -> list[list[dict]]:
     aside = ("execution_count", "metadata")
     return [[{name: value for name, value in one.items() if name not in aside}
              for one in cell.outputs] for cell in own_cells(notebook)]
+
+
+def metrics(notebook: dict) -> dict[str, float]:
+    """All that the cells of a notebook, parsed as JSON, have recorded."""
+    outputs = [one for cell in notebook["cells"] for one in cell.get("outputs", [])]
+    found = [output.get("data", {}).get(METRICS, {}) for output in outputs]
+    return {name: value for one in found for name, value in one.items()}
 
 
 def stamp(notebook, package: Package) -> None:

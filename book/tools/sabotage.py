@@ -22,10 +22,8 @@ SABOTAGES = [
      "06_scaled_denoising"),
     ("dynamic_noise", "b = b.clamp(min=smallest_bin)", "b = bins + 1 - b",
      "05_dynamic_noise"),
-    ("anomaly_map", "lam * normalise(A_l", "(1 - lam) * normalise(A_l",
-     "08_anomaly_map"),
-    ("anomaly_map", "lam * normalise(A_l", "lam * normalise(A_l",
-     "08_anomaly_map"),
+    ("anomaly_map", "A = lam * A +", "A = (1 - lam) * A +", "08_anomaly_map"),
+    ("anomaly_map", "A = lam * A +", "A = lam * A +", "08_anomaly_map"),
 ]
 
 

@@ -19,7 +19,7 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import table
+from .printing import promise, table
 
 
 def add_train(commands) -> None:
@@ -29,8 +29,8 @@ def add_train(commands) -> None:
     settings_options(one)
     network_options(one)
     one.add_argument("--calibrate", action="store_true",
-                     help="choose T_max, smallest bin, guidance, latent_blur and "
-                          "lambda without test data")
+                     help="choose step rule, T_max, smallest bin, guidance, "
+                          "latent_blur, lambda and patch_share without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
                      help="a detector of the same product: nothing is trained; its "
                           "networks serve the settings of --set, or --preset fast")
@@ -68,8 +68,8 @@ def run_train(options: Namespace) -> None:
     detector = fitted(options.out, train)
     if is_main():
         chosen = (f"{name} {getattr(detector.settings, name)}" for name in CHOSEN)
-        print(f"saved {options.out}; threshold {detector.threshold}; "
-              + ", ".join(chosen))
+        print(f"saved {options.out}; " + ", ".join(chosen))
+        print(promise(detector))
 
 
 def _start(options: Namespace) -> tuple:
@@ -125,6 +125,7 @@ def add_detect(commands) -> None:
 
 
 def run_detect(options: Namespace) -> int:
+    from ..conformal import shortage
     from ..data.layouts import list_images
     from ..deploy.folder import inspect
     paths = list_images(options.images)
@@ -140,6 +141,9 @@ def run_detect(options: Namespace) -> int:
     earlier = f", with {others} of earlier runs" if others else ""
     print(f"{len(these) - len(refused)} images, {flagged} above the threshold; results "
           f"in {options.out / 'results.jsonl'}{earlier}")
+    scores, rate = detector.held_out_scores, detector.settings.false_alarms
+    if scores is not None and (short := shortage(len(scores), rate)):
+        print(f"warning: {short}", file=sys.stderr)
     for error in refused:
         print(error, file=sys.stderr)
     return 2 if refused and not options.skip_bad else 0

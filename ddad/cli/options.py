@@ -22,7 +22,8 @@ def command(group, name: str, run, text: str,
 
 
 def settings_options(one: ArgumentParser) -> None:
-    one.add_argument("--preset", help="clean (default), fast, paper or official")
+    one.add_argument("--preset", help="clean (default), fast, regional, one-call, "
+                                      "paper or official")
     changes_option(one, "settings to change; `ddad settings` lists them")
 
 

@@ -19,3 +19,18 @@ def table(results: dict[str, dict]) -> str:
 
     rows = (line(name, cells(metrics)) for name, metrics in results.items())
     return "\n".join([line("", COLUMNS.values()), *rows])
+
+
+def promise(detector) -> str:
+    """A detector's threshold, and the false alarms to expect of it."""
+    from ..conformal import expected, promised
+    if detector.threshold is None:
+        return "no threshold, since no image was held out"
+    M, rate = len(detector.held_out_scores), detector.settings.false_alarms
+    mean, low, high = expected(M, rate)
+    said = (f"threshold {detector.threshold:.4g}, from {M} held-out images: "
+            f"{promised(M, rate):.1%} false alarms promised; over draws of so many "
+            f"images {mean:.1%} on average, and {low:.1%} to {high:.1%} in nine of ten")
+    if M == detector.record.get("held_out"):
+        said += "; only roughly, as constants and ranges come from the same images"
+    return said

@@ -8,13 +8,14 @@ else as JSON and one binary file.
     unet.onnx       z_t (1, C, h, h), t (1,)      -> e (1, C, h, h), the predicted noise
     features.onnx   x0 (1, 3, H, H) in [-1, 1]    -> phi_j (1, C_j, h_j, h_j) for each
                                                      block j that the settings use
-    detector.json   settings, threshold, ranges, shapes, where each array lies in
-                    detector.bin, and what the check measured
-    detector.bin    bank (N, D), distances (N,), edges (|B| + 1,), alpha_bar (T,), one
-                    after the other, little-endian
+    detector.json   settings, threshold and the scores it comes from, ranges, shapes,
+                    where each array lies in detector.bin, and what the check measured
+    detector.bin    bank (N, D), distances (N,), edges (|B| + 1,), alpha_bar (T,); with
+                    a bank of patches also patch_bank (n, D'), patch_low_high (2,) and
+                    patch_edges (|B| + 1,); one after the other, little-endian
 
 Every input and output is float32, t too; a graph takes one image. Large weights and the
-bank are stored as float16 and computed with in float32, unless the check wants them
+banks are stored as float16 and computed with in float32, unless the check wants them
 whole.
 """
 from __future__ import annotations
@@ -30,16 +31,18 @@ from torch import Tensor
 from ..anomaly_map import Ranges
 from ..detector import Detector, Prediction
 from ..dynamic_noise import MemoryBank, bin_edges
-from ..runtime.errors import ExportError
+from ..runtime.errors import ExportError, SettingsError
 from ..runtime.files import sha256, whole, write_json
 from ..runtime.manifest import versions
 from ..settings import preset
+from ..step_map import PatchBank
 from ..synthetic.products import KINDS, render
 from .onnx_graphs import OnnxNetworks, halved, stages_used, trace
 
-MANIFEST, ARRAYS = "detector.json", "detector.bin"
-# what the check allows: of a map in its own units, of a score as a share of it
-MAP, SCORE = 1e-2, 0.01
+MANIFEST, ARRAYS, FORMAT = "detector.json", "detector.bin", 2
+# what the check allows: of a map in its own units, of a score as a share of it; and the
+# share of images whose steps are the same: at the edge of a bin, rounding decides
+MAP, SCORE, SAME = 1e-2, 0.01, 0.8
 
 
 def export(
@@ -50,14 +53,20 @@ def export(
 
     images: (N, 3, H, H) float32 in [-1, 1]; else nine images of the embedded products.
     What was written is read again and run by ONNX Runtime: maps must differ by less
-    than 0.01, scores by less than 1%, and every image must fall in the same bin.
-    Weights are float16 where that holds, else float32. Returns the measured
-    differences: weights, pictures, map, score, same_bin, bytes, files (name -> bytes).
+    than 0.01, scores by less than 1%, and every image must fall in the same bin. With a
+    step for each region, maps and scores are compared where an image has the same steps
+    everywhere, and at least 80% of the images must. Weights are float16 where that
+    holds, else float32. Returns the measured differences: weights, pictures, map,
+    score, same_bin, same_steps, bytes, files (name -> bytes).
 
     Raises ExportError, also when ONNX is not installed, and FileExistsError when `out`
     holds something else. `out` is changed only by an export that passes.
     """
     _needed()
+    if not detector.settings.decode:
+        raise SettingsError(
+            "setting decode: false has no export, which is of all four networks"
+        )
     out = Path(out)
     if detector.device.type != "cpu":
         raise ExportError(
@@ -84,7 +93,8 @@ def export(
                 f"on {len(images)} images ONNX Runtime differs from PyTorch by "
                 f"{measured['map']:.2g} in a map (allowed {MAP}) and by "
                 f"{measured['score']:.2%} in a score (allowed {SCORE:.0%}); "
-                f"{measured['same_bin']} have the same bin. Nothing written"
+                f"{measured['same_bin']} have the same bin, "
+                f"{measured['same_steps']} the same steps. Nothing written"
             )
         write_json(aside / MANIFEST, manifest | {"check": measured})
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
@@ -118,22 +128,32 @@ def probes(size: int) -> Tensor:
 
 
 def differences(found: Prediction, expected: Prediction) -> dict:
-    """How many have the same bin, and the largest difference of a map and a score."""
+    """How many have the same bin, and the same steps everywhere; of the latter, the
+    largest difference of a map and a score.
+    """
+    same = found.T_hat == expected.T_hat
+    if expected.step_map is not None:
+        same &= (found.step_map == expected.step_map).flatten(1).all(1)
     apart = [
-        (getattr(found, name) - getattr(expected, name)).abs().max().item()
+        (getattr(found, name) - getattr(expected, name)).abs().flatten(1).amax(1)
         for name in ("map", "latent_map", "feature_map")
     ]
     scores = expected.score.abs().clamp(min=1e-6)
+    relative = (found.score - expected.score).abs() / scores
     return {
         "same_bin": int((found.bin == expected.bin).sum()),
-        "map": max(apart),
-        "score": ((found.score - expected.score).abs() / scores).max().item(),
+        "same_steps": int(same.sum()),
+        "map": (torch.stack(apart).amax(0) * same).max().item(),
+        "score": (relative * same).max().item(),
     }
 
 
 def holds(measured: dict) -> bool:
     """Whether the differences are allowed."""
-    same = measured["same_bin"] == measured["pictures"]
+    same = (
+        measured["same_bin"] == measured["pictures"]
+        and measured["same_steps"] >= SAME * measured["pictures"]
+    )
     return measured["map"] < MAP and measured["score"] < SCORE and same
 
 
@@ -144,14 +164,16 @@ def write(detector: Detector, graphs: dict, folder: Path, weights: str) -> dict:
     for name, graph in graphs.items():
         half = weights == "float16"
         onnx.save(halved(graph) if half else graph, folder / f"{name}.onnx")
-    arrays = _write_arrays(detector, folder / ARRAYS, weights)
+    arrays = _write_arrays(arrays_of(detector, weights), folder / ARRAYS)
+    scores = detector.held_out_scores
     shape = graphs["unet"].graph.output[0].type.tensor_type.shape
     channels, side = (d.dim_value for d in shape.dim[1:3])
     files = [folder / f"{name}.onnx" for name in graphs] + [folder / ARRAYS]
     manifest = {
-        "format": 1,
+        "format": FORMAT,
         "settings": detector.settings.as_dict(),
         "threshold": detector.threshold,
+        "held_out_scores": None if scores is None else scores.tolist(),
         "ranges": asdict(detector.ranges) if detector.ranges else None,
         "latent": [channels, side, side],
         "stages": stages_used(detector.settings),
@@ -166,15 +188,31 @@ def write(detector: Detector, graphs: dict, folder: Path, weights: str) -> dict:
     return manifest
 
 
-def _write_arrays(detector: Detector, path: Path, weights: str) -> dict:
-    """detector.bin; dtype, shape and offset in bytes of each array in it."""
-    bank = detector.memory_bank
+def arrays_of(detector: Detector, weights: str) -> dict[str, np.ndarray]:
+    """What detector.bin holds: name -> float32, or, of banks, "float16"."""
+    bank, patches, bins = (
+        detector.memory_bank, detector.patch_bank, detector.settings.bins
+    )
     values = {
-        "bank": bank.y.numpy().astype(weights),
-        "distances": bank.distances.numpy(),
-        "edges": bin_edges(bank.distances, detector.settings.bins).numpy(),
-        "alpha_bar": detector.abar.numpy(),
+        "bank": bank.y,
+        "distances": bank.distances,
+        "edges": bin_edges(bank.distances, bins),
+        "alpha_bar": detector.abar,
     }
+    if patches:
+        values |= {
+            "patch_bank": patches.f,
+            "patch_low_high": patches.low_high,
+            "patch_edges": bin_edges(patches.low_high, bins),
+        }
+    return {
+        name: value.numpy().astype(weights if name.endswith("bank") else "float32")
+        for name, value in values.items()
+    }
+
+
+def _write_arrays(values: dict[str, np.ndarray], path: Path) -> dict:
+    """detector.bin; dtype, shape and offset in bytes of each array in it."""
     arrays, offset = {}, 0
     with path.open("wb") as file:
         for name, array in values.items():
@@ -202,16 +240,25 @@ def read(folder: str | Path) -> Detector:
             f"{folder} holds no {MANIFEST}; give a folder that `ddad export` wrote"
         )
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if manifest.get("format") != FORMAT:
+        raise ExportError(
+            f"{folder / MANIFEST} is not of format {FORMAT}: another version of ddad "
+            "wrote it; export the detector again"
+        )
     settings = preset(manifest["settings"]["preset"], **manifest["settings"])
     arrays = _read_arrays(manifest["arrays"], (folder / ARRAYS).read_bytes())
     networks = OnnxNetworks(folder, manifest["latent"], manifest["stages"])
     detector = Detector(settings, networks, scale=1.0)  # the graphs scale latents
     detector.abar = arrays["alpha_bar"]
     detector.memory_bank = MemoryBank(arrays["bank"], arrays["distances"])
-    detector.threshold = manifest["threshold"]
+    if "patch_bank" in arrays:
+        detector.patch_bank = PatchBank(arrays["patch_bank"], arrays["patch_low_high"])
+    if manifest["held_out_scores"]:
+        detector.held_out_scores = torch.tensor(manifest["held_out_scores"])
     if manifest["ranges"]:
-        pairs = {name: tuple(pair) for name, pair in manifest["ranges"].items()}
-        detector.ranges = Ranges(**pairs)
+        detector.ranges = Ranges(
+            **{name: pair and tuple(pair) for name, pair in manifest["ranges"].items()}
+        )
     return detector
 
 

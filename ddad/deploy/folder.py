@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .. import conformal
 from ..data.images import read_image
 from ..detector import Detector, Prediction
 from ..runtime.errors import DataError
@@ -37,11 +38,13 @@ def inspect(
 ) -> list[dict]:
     """Write out/overlays, out/maps and out/results.jsonl; returns the lines.
 
-    A line has image, its file's sha256, score, threshold, anomalous, T_hat, bin,
-    distance and map; or, of an image that cannot be read, image and error: the others
-    are done all the same. Images that results.jsonl has a score of are not done again,
+    A line has image, its file's sha256, score, threshold, anomalous, p, rate, T_hat,
+    bin, distance and map; or, of an image that cannot be read, image and error: the
+    others are done all the same. p is the conformal p-value of the score, rate what the
+    threshold promises: an image is anomalous where p <= rate. What the detector does
+    not have is None. Images that results.jsonl has a score of are not done again,
     unless the file has changed. With map_range "test" all images form one batch,
-    because their maps are normalised together.
+    because their maps are normalised together; no p-value is made then.
 
     maps: "png16", 65535 being twice the threshold, or "npy", float32. Raises
     FileExistsError when `out` is a file, or holds results of another detector, and
@@ -61,6 +64,7 @@ def _mark(detector: Detector, out: Path, maps: str) -> None:
     identity = {
         "settings": detector.settings.as_dict(),
         "threshold": detector.threshold,
+        "held_out_scores": _known(detector).tolist(),
         "record": detector.record,
         "maps": maps,
     }
@@ -94,7 +98,8 @@ def _inspect(
         for n, (path, digest) in enumerate(part):
             name = names.of(path)
             _save(out, name, images[n], found, n, maps, detector.threshold)
-            made.append(_line(path, digest, found, n, detector.threshold, name))
+            line = {"image": str(path), "sha256": digest, **_said(detector, found, n)}
+            made.append(line | {"map": name})
         if together:
             _write(log, made + refused)
         else:  # a last line that is cut short is done again, see `_scored`
@@ -120,26 +125,31 @@ class _Names:
         return f"{next(self.next):05d}_{path.stem[:60]}"
 
 
-def _line(
-    path: Path,
-    digest: str,
-    found: Prediction,
-    n: int,
-    threshold: float | None,
-    name: str,
-) -> dict:
-    score = found.score[n].item()
+def _said(detector: Detector, found: Prediction, n: int) -> dict:
+    """What the detector says of image n of the batch."""
+    score, threshold = found.score[n].item(), detector.threshold
+    M, p, rate = len(known := _known(detector)), None, None
+    if M:
+        p = conformal.p_value(found.score[n : n + 1], known).item()
+        rate = conformal.promised(M, detector.settings.false_alarms)
     return {
-        "image": str(path),
-        "sha256": digest,
         "score": score,
         "threshold": threshold,
         "anomalous": None if threshold is None else score > threshold,
+        "p": p,
+        "rate": rate,
         "T_hat": found.T_hat[n].item(),
-        "bin": found.bin[n].item(),
-        "distance": found.distance[n].item(),
-        "map": name,
+        "bin": None if found.bin is None else found.bin[n].item(),
+        "distance": None if found.distance is None else found.distance[n].item(),
     }
+
+
+def _known(detector: Detector) -> Tensor:
+    """Scores of held-out images that others can be ranked among, (M,)."""
+    scores = detector.held_out_scores
+    if scores is None or detector.settings.map_range == "test":
+        return torch.empty(0)
+    return scores
 
 
 def _is_of(line: dict | None, path: Path) -> bool:
@@ -203,7 +213,8 @@ def _save(
 ) -> None:
     """The overlay and the map of image n of the batch."""
     overlay, A = out / "overlays" / f"{name}.png", found.map[n]
-    save_overlay(overlay, x0, found.reconstruction[n], A, threshold)
+    x0_hat = None if found.reconstruction is None else found.reconstruction[n]
+    save_overlay(overlay, x0, x0_hat, A, threshold)
     _save_map(out / "maps" / name, A.numpy(), maps, threshold)
 
 

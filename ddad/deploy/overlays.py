@@ -32,23 +32,24 @@ def heat(A: np.ndarray, threshold: float | None) -> np.ndarray:
 def save_overlay(
     path: Path,
     x0: Tensor,
-    x0_hat: Tensor,
+    x0_hat: Tensor | None,
     A: Tensor,
     threshold: float | None,
     mask: np.ndarray | None = None,
 ) -> None:
     """A PNG of input, reconstruction and map over input, side by side.
 
-    x0, x0_hat: (3, H, W) in [-1, 1]. A: (H, W). mask: bool (H, W), the true defect,
-    outlined in magenta. Below 256 pixels a side, all is shown two or more times as
-    large.
+    x0, x0_hat: (3, H, W) in [-1, 1]; without a reconstruction its place is left out.
+    A: (H, W). mask: bool (H, W), the true defect, outlined in magenta. Below 256 pixels
+    a side, all is shown two or more times as large.
     """
     left, hot = pixels(x0), heat(A.numpy(), threshold)
     blend = (0.45 * left + 0.55 * hot).astype(np.uint8)
     if mask is not None:
         left = left.copy()
         left[_outline(mask)] = MAGENTA
-    row, times = np.concatenate([left, pixels(x0_hat), blend], 1), -(-256 // len(left))
+    middle = [] if x0_hat is None else [pixels(x0_hat)]
+    row, times = np.concatenate([left, *middle, blend], 1), -(-256 // len(left))
     with whole(path) as aside:
         Image.fromarray(row.repeat(times, 0).repeat(times, 1)).save(aside, "PNG")
 

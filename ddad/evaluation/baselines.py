@@ -13,25 +13,22 @@ import time
 from collections.abc import Callable, Iterable
 from statistics import mean
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import anomaly_map as maps
-from ..calibration import BLUR
+from ..calibration import FEWEST, Calibration
 from ..data.product import TestSet
 from ..detector import Detector
 from ..latent_projection import LatentProjection
 from ..networks.features import load_features
-from ..settings import Settings
-from ..synthetic.defects import synthetic_defects
+from ..settings import EPS_THETA, ONE_CALL, Settings, shaping
 from ..training import hold_out
 from . import patches
 from .scoring import summary
 
-METRICS = ("i_auroc", "p_auroc", "pro")
-STEPS = (10, 20, 40, 80, 160, 320)  # t of the one call, one of which is chosen
+METRICS, PARTS = ("i_auroc", "p_auroc", "pro"), ("score", "overlap", "false")
 
 
 def baselines(detector: Detector, train: Tensor, test: TestSet,
@@ -40,13 +37,14 @@ def baselines(detector: Detector, train: Tensor, test: TestSet,
     """By name neighbours, local_neighbours, patchcore, padim, one_call,
     autoencoder_pixels and autoencoder_features: i_auroc, p_auroc, pro, and the seconds
     that the test set takes, without what is learnt or chosen before; patches, the size
-    of a memory bank; step and latent_blur, where they are chosen.
+    of a memory bank; score, overlap and false of each test image (`by_image.parts`);
+    step and latent_blur, where they are chosen.
 
     train: all good training images (N, 3, H, W) in [-1, 1]. The method learns from
     those that `hold_out` leaves; the patch baselines, which have nothing to choose,
     learn from all. held_out: good images given as such, else that share of `train`: the
     one call's step is chosen on them. seeds: PatchCore and PaDiM draw; their figures
-    are means, and `seeds` has each. Raises BackboneError.
+    are means, and `seeds` has each with its scores. Raises BackboneError.
     """
     s = detector.settings
     phi = load_features(s).to(detector.device)
@@ -106,10 +104,12 @@ def of_patches(phi, train: Tensor, test: TestSet, settings: Settings,
 
 
 def over_seeds(rows: list[dict]) -> dict:
-    """The means of rows that differ by their seed, and the metrics of each."""
+    """The means of rows that differ by their seed; the metrics of each, and what they
+    are made of.
+    """
     means = {name: mean(row[name] for row in rows) for name in rows[0]
-             if name != "seed"}
-    return means | {"seeds": [{name: row[name] for name in ("seed", *METRICS)}
+             if name not in ("seed", *PARTS)}
+    return means | {"seeds": [{name: row[name] for name in ("seed", *METRICS, *PARTS)}
                               for row in rows]}
 
 
@@ -117,56 +117,20 @@ def over_seeds(rows: list[dict]) -> dict:
 
 def one_call(detector: Detector, good: Tensor, test: TestSet) -> dict:
     """What eps_theta takes for noise in a latent without any, |eps_theta(sqrt(abar_t)
-    z0, t)|, as the map; step and blur are chosen on held-out good images.
-    """
-    chosen = choose_call(detector, good)
-    A, seconds = timed(lambda: call_map(detector, latents(detector, test.images),
-                                        **chosen))
-    found = summary(maps.score(A), A, test)
-    return found | {"seconds": round(seconds, 2)} | chosen
-
-
-def latents(detector: Detector, images: Tensor) -> Tensor:
-    """z0 (N, C, h, w), the posterior's mode."""
-    return torch.cat([detector.projection.encode(x0) for x0 in images.split(16)])
-
-
-def call_map(detector: Detector, z0: Tensor, step: int, latent_blur: float) -> Tensor:
-    """The map (N, H, H) of latents (N, C, h, w) at one step t: the mean over channels
-    of |eps_theta(sqrt(abar_t) z0, t)|, blurred before as the latent map may be.
-    """
-    s, parts = detector.settings, []
-    for z in z0.split(16):
-        t = torch.full((len(z),), step, device=z.device)
-        e = detector.networks.eps_theta(detector.abar[step].sqrt() * z, t)
-        A = maps.latent_map(e, torch.zeros_like(e), s.image_size, latent_blur,
-                            s.align_corners)
-        parts.append(smoothed(A, s))
-    return torch.cat(parts)
-
-
-def choose_call(detector: Detector, good: Tensor) -> dict:
-    """step and latent_blur with the best mean of I-AUROC and PRO on held-out good
-    images (N, 3, H, W) and copies of them with synthetic defects, as the method's
-    constants are chosen (`calibration`). Without such images they are the method's own.
+    z0, t)|, as the map: the preset `one-call` with this detector's networks. Step and
+    blur are calibrated on held-out good images (N, 3, H, W), where there are enough.
     """
     s = detector.settings
-    if not len(good):
-        return {"step": s.T_max, "latent_blur": s.latent_blur}
-    good = good[: s.calibration_images]
-    defective, masks = synthetic_defects(good, s.seed)
-    masks = np.concatenate([np.zeros_like(masks), masks])
-    images = torch.cat([good, defective])
-    trial = TestSet(images, masks, masks.any((1, 2)).astype(int), [], [])
-    z0 = latents(detector, images)
-
-    def good_for(chosen: dict) -> float:
-        A = call_map(detector, z0, **chosen)
-        found = summary(maps.score(A), A, trial)
-        return found["i_auroc"] + found["pro"]
-
-    return max(({"step": t, "latent_blur": blur} for t in STEPS if t < s.timesteps
-                for blur in BLUR), key=good_for)
+    change = {name: value for name, value in ONE_CALL.items()
+              if name not in shaping(EPS_THETA)}
+    one = detector.under(s.change(**change, patch_share=0.0, map_range="test",
+                                  noise=False, first_call="latent"))
+    if len(good) >= FEWEST:
+        chosen, _ = Calibration([(one, good)]).path()
+        one = one.under(one.settings.change(**chosen))
+    found, seconds = timed(one.predict, test.images)
+    made = {"step": one.settings.T_max, "latent_blur": one.settings.latent_blur}
+    return summary(found.score, found.map, test) | {"seconds": round(seconds, 2)} | made
 
 
 # --- the autoencoder

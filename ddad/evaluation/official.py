@@ -103,7 +103,7 @@ def sample(unet, z0: Tensor, T_hat: Tensor, settings) -> Tensor:
         z0_hat = (z - (1 - a).sqrt() * e_hat) / a.sqrt()
         guesses.append(z0_hat.to("cpu"))
         noise = (1 - a_next).sqrt() * e_hat
-        if i == last and not settings.dynamic:
+        if i == last and settings.step_rule == "static":
             noise = 0 * noise
         kept.append((a_next.sqrt() * z0_hat + noise).to("cpu"))
     return kept[-1].to(device)
@@ -162,7 +162,7 @@ def official_evaluation(
         y = features(phi, x0, settings)
         b = bins_of(training, nearest(y, bank, settings.neighbours), settings.bins)
         T_hat = level(b, settings)
-        if not settings.dynamic:
+        if settings.step_rule == "static":
             T_hat = np.full_like(b, settings.T_max)
         x0, draw = x0.to(device), None if draws is None else draws.split(batch)[n]
         z0 = encode(vae, x0, draw) * scale

@@ -28,22 +28,26 @@ DIMENSIONS, RIDGE = 100, 0.01       # PaDiM: of the D numbers; added to the cova
 
 @torch.no_grad()
 def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
-    """(N, h, w, D) float32 on phi's device, of images (N, 3, H, W): the map's blocks
-    averaged over 3 x 3, brought to the finest of them and stacked (PatchCore's locally
-    aware patches, section 3.1).
-    """
+    """`stacked` (N, h, w, D) float32 on phi's device, of images (N, 3, H, W)."""
     device, features = next(phi.parameters()).device, None
     for start in tqdm(range(0, len(images), 16), "features", leave=False, delay=2):
         batch = slice(start, start + 16)
-        stages = phi(images[batch].to(device))
-        stages = [F.avg_pool2d(stages[j - 1], 3, 1, 1) for j in settings.map_stages]
-        size = (max(stage.shape[-1] for stage in stages),) * 2
-        stages = [F.interpolate(stage, size=size, mode="bilinear") for stage in stages]
-        part = torch.cat(stages, 1).permute(0, 2, 3, 1)
+        part = stacked(phi(images[batch].to(device)), settings.map_stages)
         if features is None:        # filled in place: parts would be there twice
             features = part.new_empty(len(images), *part.shape[1:])
         features[batch] = part
     return features
+
+
+def stacked(stages: list[Tensor], J: tuple[int, ...]) -> Tensor:
+    """(B, h, w, D) from phi_j, (B, C_j, h_j, w_j) each: the blocks j in J averaged over
+    3 x 3, brought to the finest of them and stacked (PatchCore's locally aware patches,
+    section 3.1).
+    """
+    stages = [F.avg_pool2d(stages[j - 1], 3, 1, 1) for j in J]
+    size = (max(stage.shape[-1] for stage in stages),) * 2
+    stages = [F.interpolate(stage, size=size, mode="bilinear") for stage in stages]
+    return torch.cat(stages, 1).permute(0, 2, 3, 1)
 
 
 def rows(features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..data.product import TestSet
 from ..detector import Detector, Prediction
+from .by_image import parts
 from .metrics import PixelRanking, measure, pro_200
 
 
@@ -49,7 +50,12 @@ def youden(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def summary(scores: Tensor, A: Tensor, test: TestSet) -> dict:
-    """I-AUROC, P-AUROC and exact PRO of scores (N,) and maps (N, H, W)."""
-    ranking = PixelRanking(A.numpy(), test.masks > 0.5)
-    i_auroc = float(roc_auc_score(test.labels, scores.numpy()))
-    return {"i_auroc": i_auroc, "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3)}
+    """I-AUROC, P-AUROC and exact PRO of scores (N,) and maps (N, H, W), and what they
+    are made of for each image: `by_image.parts`.
+    """
+    masks, score = test.masks > 0.5, scores.numpy()
+    ranking = PixelRanking(A.numpy(), masks)
+    return {"i_auroc": float(roc_auc_score(test.labels, score)),
+            "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),
+            **parts(score, ranking, masks)}
+

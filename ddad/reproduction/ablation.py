@@ -14,11 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ..calibration import CHOSEN, enough, grid, guided, sweep
+from ..calibration import Calibration, enough
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector
 from ..evaluation.scoring import evaluate
@@ -32,11 +30,11 @@ from ..runtime.files import sole_writer, write_json
 from ..runtime.latent_cache import encode_all, weights_hash
 from ..runtime.stages import Stages
 from ..settings import Settings
-from ..synthetic.defects import synthetic_defects
-from ..training import hold_out, reconstruct_rows
+from ..training import hold_out, reconstruct_rows, split
+from . import runs
+from .receipts import make_receipt
 from .variants import (
     DRAWS,
-    NOISE,
     VARIANTS,
     NoiseAveraged,
     ScaledPixels,
@@ -45,8 +43,6 @@ from .variants import (
 )
 
 MADE_FROM = "made_from.json"
-# for `questions`, which `runs` imports: so `runs` is imported where it is needed
-OTHER_PATH = {NOISE: VARIANTS[NOISE].change}
 
 
 def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=None,
@@ -59,13 +55,16 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
     was made from other settings, images, masks or networks, and says which; DataError;
     ValueError for fewer than eight held-out images.
     """
-    from .receipts import make_receipt
     if settings.bins < 2:
         raise SettingsError("setting bins: 1 gives every image the same step, and "
                             "leaves nothing to compare; take 2 or more")
+    if not settings.decode:
+        raise SettingsError("setting decode: false leaves no feature map to switch off")
     if unknown := set(variants) - VARIANTS.keys():
         raise SettingsError(f"no variant is called {', '.join(sorted(unknown))}; there "
                             f"are {', '.join(VARIANTS)}")
+    for name in variants:
+        settings.change(**VARIANTS[name].change)    # refused before hours of training
     vae = load_vae(settings.vae) if vae is None else vae
     _refuse_others(out, _made_from(root, settings, vae))
     for seed in seeds:
@@ -82,10 +81,9 @@ def _made_from(root: Path, settings: Settings, vae) -> dict:
     """All that the runs of one folder share: seeds aside, the settings; images, masks
     and split; the pretrained networks.
     """
-    from .runs import _portable, fingerprint
-    shared = {name: value for name, value in _portable(settings).items()
+    shared = {name: value for name, value in runs.portable(settings).items()
               if name != "seed"}
-    return shared | {"images, masks and split": fingerprint(root)["sha256"],
+    return shared | {"images, masks and split": runs.fingerprint(root)["sha256"],
                      "the autoencoder's weights": weights_hash(vae),
                      "the features' weights": weights_hash(load_features(settings))}
 
@@ -109,16 +107,30 @@ def _refuse_others(out: Path, made_from: dict) -> None:
                             "another folder, or delete it")
 
 
+class Within(Calibration):
+    """A calibration within what a variant leaves: its step rule, lambda and blur."""
+
+    def __init__(self, detector: Detector, good: Tensor, variant: Variant):
+        super().__init__([(detector, good)])
+        self.variant = variant
+
+    def best(self, paths: list[dict], weighings: list[dict]) -> tuple[dict, list]:
+        rule, left = self.settings.step_rule, self.variant
+        return super().best(
+            [path for path in paths if path["step_rule"] == rule],
+            [one for one in weighings
+             if one["lam"] in left.lam and one["latent_blur"] in left.blur])
+
+
 class OneSeed:
-    """All variants of one seed. Images, U-Nets and what calibration tried are shared,
-    and made when they are first needed.
+    """All variants of one seed. Images and U-Nets are shared, and made when they are
+    first needed.
     """
 
     def __init__(self, root: Path, settings: Settings, out: Path, vae, device: str):
         self.root, self.settings, self.out = root, settings, out
         self.vae, self.device = vae, device
         self.trained: dict[str, Detector] = {}
-        self.tried: dict[tuple, list[dict]] = {}
 
     @cached_property
     def images(self) -> tuple[Tensor, Tensor | None]:
@@ -127,19 +139,10 @@ class OneSeed:
                                                                    self.settings)
 
     @cached_property
-    def good(self) -> tuple[Tensor, Tensor]:
-        """Good images to train on, and held out."""
-        return hold_out(self.images[0], self.settings, self.images[1])
-
-    @cached_property
-    def trial(self) -> tuple[Tensor, np.ndarray]:
-        """Held-out images as they are and with synthetic defects, and masks: what
-        constants are chosen on.
-        """
-        good = self.good[1][: self.settings.calibration_images]
-        defective, masks = synthetic_defects(good, self.settings.seed)
-        images = torch.cat([good, defective])
-        return images, np.concatenate([np.zeros_like(masks), masks])
+    def good(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Good images to train on; held out, for constants and for the threshold."""
+        train, held_out = hold_out(self.images[0], self.settings, self.images[1])
+        return train, *split(held_out, self.settings)
 
     @cached_property
     def test(self) -> TestSet:
@@ -147,12 +150,12 @@ class OneSeed:
 
     def run(self, name: str) -> None:
         """Makes the run of one variant, unless it is there."""
-        from .runs import RUN
         folder = self.out / re.sub(r"\W+", "-", name) / str(self.settings.seed)
-        with sole_writer(folder / ".lock", folder / RUN):
-            if not (folder / RUN).exists():
+        path = folder / runs.RUN
+        with sole_writer(folder / ".lock", path):
+            if not path.exists():
                 detector = self.variant(VARIANTS[name])
-                write_json(folder / RUN, self.record(name, detector))
+                write_json(path, self.record(name, detector))
 
     def base(self, space: str) -> Detector:
         """The detector with this latent space's U-Net, before anything is chosen or
@@ -174,56 +177,39 @@ class OneSeed:
         return self.trained[space]
 
     def variant(self, variant: Variant) -> Detector:
-        """Its constants chosen, then its features fine-tuned, as `training.fit` does
-        it.
+        """Its path chosen, its features fine-tuned, its maps weighed, as `training.fit`
+        does it.
         """
-        base, (train, good) = self.base(variant.space), self.good
+        base, (train, good, for_threshold) = self.base(variant.space), self.good
         stages, epochs = Stages(base.device), self.settings.tune_epochs
         s = base.settings.change(**{"tune_epochs": epochs} | variant.change)
         phi, shared = load_features(s), base.networks
         networks = Networks(shared.vae, shared.unet, phi, base.device, s.precision)
         detector = variant.path(s, networks, base.projection.s)
-        detector.set_memory_bank(train)
-        row = self.choose(detector, variant)
-        detector.settings = s.change(**{name: row[name] for name in CHOSEN})
-        stages.done("calibrate")
+        detector.set_banks(train, good)
+        calibration = Within(detector, good, variant)
+        chosen, _ = calibration.path()
+        detector.settings = s.change(**chosen)
+        stages.done("calibrate path")
         z0 = encode_all(base.projection, shared, train)
         fine_tune(phi, train, reconstruct_rows(detector, *z0), detector.settings)
         stages.done("fine-tune")
-        detector.set_memory_bank(train)
+        detector.set_banks(train, good)
+        chosen, (table,) = calibration.map()
+        detector.settings = detector.settings.change(**chosen)
+        row = next(row for row in table if chosen.items() <= row.items())
+        stages.done("calibrate map")
         detector.set_ranges(good)
-        stages.done("bank, ranges, threshold")
+        detector.set_held_out_scores(for_threshold)
+        stages.done("banks, ranges, threshold")
         seconds = base.record["seconds"] | stages.seconds
         detector.record = base.record | {"calibration": row, "seconds": seconds}
         return detector
-
-    def choose(self, detector: Detector, variant: Variant) -> dict:
-        """As `calibration.choose`: step, then guidance, with blur and lambda, by the
-        best mean of I-AUROC and PRO; among what the variant leaves. The full method has
-        dynamic steps, so a static step is no candidate but of `dynamic` false.
-        """
-        s = detector.settings
-        first = [one for one in grid(s) if (one["smallest_bin"] < s.bins) == s.dynamic]
-        table = self.tries(detector, variant, first)
-        good_for = lambda row: row["i_auroc"] + row["pro"]
-        more = guided(max(table, key=good_for), detector)
-        return max(table + self.tries(detector, variant, more), key=good_for)
-
-    def tries(self, detector: Detector, variant: Variant, candidates: list[dict]
-              ) -> list[dict]:
-        """`calibration.sweep`, once for all variants of the same path."""
-        s = detector.settings
-        path = variant.space, variant.path, s.noise, s.dynamic, str(candidates)
-        if path not in self.tried:
-            self.tried[path] = sweep(detector, *self.trial, candidates)
-        return [row for row in self.tried[path]
-                if row["lam"] in variant.lam and row["latent_blur"] in variant.blur]
 
     def record(self, name: str, detector: Detector) -> dict:
         """The run, as `runs.reproduce` records it; beside it what calibration chose and
         on what figures, and the U-Net's calls for an image.
         """
-        from . import runs
         root, s, started = self.root, detector.settings, time.perf_counter()
         result, found = evaluate(detector, self.test)
         seconds = round(time.perf_counter() - started, 2)
@@ -236,5 +222,5 @@ class OneSeed:
             record |= runs.made_with(detector, root, Path(folder) / "saved")
         draws = DRAWS if isinstance(detector, NoiseAveraged) else 1
         calls = draws * -(-s.ddim_steps // s.call_every)
-        cost = runs._cost(detector, seconds, len(test.images)) | {"calls": calls}
+        cost = runs.cost(detector, seconds, len(test.images)) | {"calls": calls}
         return record | {"calibration": detector.record["calibration"], "cost": cost}

@@ -232,7 +232,8 @@ def _by_stage(of: dict[str, float], s: Settings) -> dict[str, float]:
     reconstruct = steps * of["eps_theta"] + of["decode"]
     return {"encode": of["encode"], "train": of["train"],
             "fine-tune": reconstruct + of["phi"] + of["tune"],
-            "detect": of["encode"] + reconstruct + 2 * of["phi"]}
+            "detect": of["encode"] + (reconstruct + 2 * of["phi"] if s.decode
+                                      else steps * of["eps_theta"])}
 
 
 def _operations(call: Callable[[], object]) -> int:

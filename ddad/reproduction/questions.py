@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ..data.product import TestSet
 from ..detector import Detector, Prediction
 from ..dynamic_noise import MemoryBank
 from ..evaluation.baselines import baselines
-from ..evaluation.metrics import PixelRanking
 from ..evaluation.scoring import summary
 from ..settings import Settings
-from .ablation import OTHER_PATH
-from .receipts import by_third
+from ..training import split
+from .variants import NOISE, STATIC, VARIANTS
 
 # What each path changes. A calibrated detector may have chosen static steps (smallest
 # bin = all bins), so both kinds are made from it.
-PATHS = {"dynamic steps": {"dynamic": True, "smallest_bin": 2},
-         "static steps": {"dynamic": False},
-         "noise added": OTHER_PATH["noise added"]}
+PATHS = {"dynamic steps": {"step_rule": "image", "smallest_bin": 2},
+         STATIC: VARIANTS[STATIC].change,
+         NOISE: VARIANTS[NOISE].change}
 
 
 def constants(settings: Settings) -> list[dict]:
@@ -65,10 +62,10 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet,
 def _paths(detector: Detector, held_out: Tensor, test: TestSet,
            found: Prediction) -> dict:
     here = detector.settings
-    is_static = not here.dynamic or here.smallest_bin == here.bins
+    is_static = here.step_rule == "static" or here.smallest_bin == here.bins
     paths = {"as it is": _seen(detector, found, test)}
     for name, change in PATHS.items():
-        same = here.change(**change) == here or name == "static steps" and is_static
+        same = here.change(**change) == here or name == STATIC and is_static
         if same:
             paths[name] = paths["as it is"]
         else:
@@ -100,37 +97,15 @@ def varied(detector: Detector, change: dict, held_out: Tensor) -> Detector:
         s = variant.settings
         y = detector.memory_bank.y
         variant.memory_bank = MemoryBank.fit(y, s.neighbours, s.self_neighbour)
-    variant.set_ranges(held_out)
+    for_ranges, for_threshold = split(held_out, variant.settings)
+    variant.set_ranges(for_ranges)
+    variant.set_held_out_scores(for_threshold)
     return variant
 
 
 def _seen(detector: Detector, found: Prediction, test: TestSet) -> dict:
-    """I-AUROC, P-AUROC and PRO, and what they are made of for each image: score, step,
-    and its parts of PRO.
+    """I-AUROC, P-AUROC and PRO, threshold, and of each image its step and what those
+    are made of.
     """
-    masks, score = test.masks > 0.5, found.score.numpy()
-    ranking = PixelRanking(found.map.numpy(), masks)
-    return {"i_auroc": float(roc_auc_score(test.labels, score)),
-            "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),
-            "threshold": detector.threshold, "score": short(score),
-            "T_hat": found.T_hat.tolist()} | pro_by_image(ranking, masks)
-
-
-def pro_by_image(ranking: PixelRanking, masks: np.ndarray) -> dict:
-    """What PRO and its interval are made of, for each image: its regions' overlap; and
-    by third of the defects' area, what it does to that third's through its good pixels.
-    """
-    thirds = by_third(np.array(areas(masks)))
-    return {"overlap": short(ranking.overlap_by_image()[0]),
-            "false": [short(ranking.false_by_image(regions_of=third))
-                      for third in thirds]}
-
-
-def areas(masks: np.ndarray) -> list[float]:
-    """The share of each image that is defect."""
-    return short(masks.mean(axis=(1, 2)))
-
-
-def short(values: np.ndarray) -> list[float]:
-    """The shortest decimals that give the float32 values back."""
-    return [float(str(np.float32(value))) for value in values]
+    return {"threshold": detector.threshold, "T_hat": found.T_hat.tolist(),
+            **summary(found.score, found.map, test)}

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from ..evaluation.by_image import by_third
 from ..runtime.errors import ReceiptError
 from ..runtime.files import write_text
 
@@ -125,14 +126,6 @@ def labels(receipt: dict, run: dict) -> np.ndarray:
     """(N,) 0 or 1 of the run's test images."""
     kinds = receipt["test"][run["category"]]["kind"]
     return np.array([kind != "good" for kind in kinds], int)
-
-
-def by_third(area: np.ndarray) -> list[np.ndarray]:
-    """The images of each third of the defects' area, from the smallest, as (N,) bool;
-    those without a defect are in none. area: (N,), the share of each that is defect.
-    """
-    which = np.digitize(area, np.quantile(area[area > 0], [1 / 3, 2 / 3]))
-    return [(area > 0) & (which == k) for k in range(3)]
 
 
 def exact_pro(receipt: dict, run: dict, images: dict,

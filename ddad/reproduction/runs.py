@@ -21,6 +21,8 @@ from ..data.images import held_out_items, test_items, train_items
 from ..data.layouts import Item
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector, Prediction
+from ..evaluation.baselines import one_call
+from ..evaluation.by_image import areas, parts, short
 from ..evaluation.metrics import PixelRanking
 from ..evaluation.scoring import evaluate
 from ..runtime.checkpoints import fitted
@@ -30,8 +32,8 @@ from ..runtime.files import sha256, sole_writer, whole, write_json
 from ..runtime.latent_cache import weights_hash
 from ..runtime.manifest import read_manifest, versions
 from ..settings import Settings, preset
-from ..training import hold_out
-from .questions import areas, ask, pro_by_image, short
+from ..training import hold_out, split
+from .questions import PATHS, ask
 
 RUN, DETECTOR, MAPS = "run.json", "detector", "maps.npy"
 BY_CATEGORY = Path(__file__).parent / "by_category"
@@ -114,15 +116,17 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     written already, what it holds.
 
     Killed at any point and started again, it goes on from the last checkpoint or the
-    saved detector, to the same metrics. calibrate: choose the constants of the presets
-    "clean" and "fast" without test data; the others' are part of what they are. maps:
-    keep the anomaly maps. Raises DataError, SettingsError where the folder holds a run
-    of other settings, and WriteError where another process makes this run, or the
-    folder cannot be written to.
+    saved detector, to the same metrics. calibrate: choose the constants without
+    test data, but not those of the presets "paper" and "official", which are part of
+    what they are. maps: keep the anomaly maps. Raises DataError, SettingsError where
+    the folder holds a run of other settings, and WriteError where another process makes
+    this run, or the folder cannot be written to.
     """
     folder = run.folder(out)
-    calibrate = calibrate and run.preset in ("clean", "fast")
+    calibrate = calibrate and run.preset not in ("paper", "official")
     asked = _asked(run, dataset, settings, calibrate, table)
+    for change in PATHS.values() if run.preset == "clean" else ():
+        settings.change(**change)       # refused before the training, not after it
     with sole_writer(folder / ".lock", folder / RUN, folder / MAPS):
         if (folder / RUN).exists():
             return _kept(folder, asked)
@@ -143,9 +147,11 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         test = by_area(test, data, settings)
         record = asked | measured(detector, data, test, result, found)
         record |= made_with(detector, data, folder / DETECTOR)
-        record |= {"cost": _cost(detector, seconds, len(test.images))}
+        record |= {"cost": cost(detector, seconds, len(test.images))}
+        good = hold_out(train, settings, held_out)[1]
+        if run.preset == "regional":
+            record["one_call"] = one_call(detector, split(good, settings)[0], test)
         if run.preset == "clean":
-            good = hold_out(train, settings, held_out)[1]
             record["questions"] = ask(detector, train, good, test, found,
                                       every_constant=run.seed == 0)
         write_json(folder / RUN, record)
@@ -157,7 +163,7 @@ def _asked(run: Run, dataset: str, settings: Settings, calibrate: bool,
     """What the run was asked to be: a finished one is kept only under the same."""
     told = {k: v for k, v in table.items() if k != "categories"} if table else None
     return {"dataset": dataset, "category": run.category, "preset": run.preset,
-            "seed": run.seed, "asked": _portable(settings), "calibrate": calibrate,
+            "seed": run.seed, "asked": portable(settings), "calibrate": calibrate,
             "by_category": told}
 
 
@@ -185,15 +191,17 @@ def measured(detector: Detector, data: Path, test: TestSet, result: dict,
     """
     masks = test.masks > 0.5
     ranking = PixelRanking(found.map.numpy(), masks)
+    d, b = found.distance, found.bin        # None where no features are compared
     images = {
         "image": [path.relative_to(data).as_posix() for path in test.paths],
         "kind": test.kinds, "area": areas(masks),
         "regions": ranking.overlap_by_image()[1].tolist(),
         "group": None if test.groups is None else test.groups.tolist(),
-        "score": short(found.score.numpy()), "T_hat": found.T_hat.tolist(),
-        "bin": found.bin.tolist(), "distance": short(found.distance.numpy()),
-        **pro_by_image(ranking, masks)}
-    return {"settings": _portable(detector.settings),
+        "T_hat": found.T_hat.tolist(),
+        "bin": b if b is None else b.tolist(),
+        "distance": d if d is None else short(d.numpy()),
+        **parts(found.score.numpy(), ranking, masks)}
+    return {"settings": portable(detector.settings),
             "result": result | {"pro_exact": ranking.pro(0.3)}, "images": images}
 
 
@@ -207,7 +215,7 @@ def made_with(detector: Detector, data: Path, saved: Path) -> dict:
             "versions": versions(), "device": str(detector.device), "commit": commit()}
 
 
-def _cost(detector: Detector, detecting: float, images: int) -> dict:
+def cost(detector: Detector, detecting: float, images: int) -> dict:
     """Seconds by stage, bytes and numbers of weights; `detecting`: seconds of the test
     images' prediction and scores.
     """
@@ -219,7 +227,7 @@ def _cost(detector: Detector, detecting: float, images: int) -> dict:
             "parameters": {name: _count(network) for name, network in sizes.items()}}
 
 
-def _portable(settings: Settings) -> dict:
+def portable(settings: Settings) -> dict:
     """Settings without folders of this machine: an autoencoder's file is recorded by
     its name, its weights by their hash.
     """

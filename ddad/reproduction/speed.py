@@ -9,7 +9,6 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -23,7 +22,7 @@ from ..runtime.adapter import AT_ONCE, mixed
 from ..runtime.devices import pick_device
 from ..runtime.graphs import cuda_graph
 from ..settings import FAST, preset
-from ..synthetic.defects import synthetic_defects
+from ..synthetic.defects import Trial
 from ..training import train_noise_predictor
 from .timing import bare, board, networks, seconds, untrained
 
@@ -185,17 +184,14 @@ def calls(detector: Detector, data: Path) -> dict:
     """
     settings, test = detector.settings, load_test(data, detector.settings)
     held_out = load_good(data, settings)[1][: settings.calibration_images]
-    defective, masks = synthetic_defects(held_out, settings.seed)
-    images = torch.cat([held_out, defective])
-    masks = np.concatenate([np.zeros_like(masks), masks])
+    trial = Trial.of(held_out, settings.seed)
     chosen = [(settings.precision, PATHS)]
     if settings.precision != "bfloat16":
         chosen.append(("bfloat16", [PATHS[0], PATHS[0] | FAST]))
     rows = []
     for precision, paths in chosen:
         own = detector.under(settings.change(precision=precision))
-        on_held_out = sweep(own, images, masks, paths, (settings.lam,),
-                            (settings.latent_blur,))
+        on_held_out = sweep(own, trial.images, trial.masks, paths, [{}]).table
         for path, held in zip(tqdm(paths, f"calls, {data.name}", leave=False),
                               on_held_out):
             one = own.under(own.settings.change(**path))

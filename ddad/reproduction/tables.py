@@ -8,10 +8,11 @@ from statistics import mean
 
 import numpy as np
 
+from ..evaluation.by_image import by_third
 from ..runtime.files import write_text
 from . import intervals
 from .published import SOURCE
-from .receipts import by_third, exact_pro, labels, make_receipt, read_receipt
+from .receipts import exact_pro, labels, make_receipt, read_receipt
 
 THIRDS = ("small", "medium", "large")
 TITLES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
@@ -229,7 +230,9 @@ def cost(receipt: dict) -> str:
     for runs in _cells(receipt):
         first, costs = runs[0], [run["cost"] for run in runs]
         spent = [one["seconds"] for one in costs]
-        each_stage = [mean(one.get(stage, 0.0) for one in spent) for stage in stages]
+        # a calibration has two parts
+        each_stage = [mean(sum(one[name] for name in one if name.split()[0] == stage)
+                           for one in spent) for stage in stages]
         detecting = 1000 * mean(one["detect and score"] for one in spent)
         peak = max(one["peak_memory"] for one in costs) / 2**30
         unet = costs[0]["parameters"]["unet"] / 1e6

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import BLUR, LAMBDA
-from ..detector import Detector, Observed
+from ..detector import Detector, Observed, Response
 from ..networks.autoencoders import PixelSpace
 from ..settings import Settings
 
@@ -27,7 +27,8 @@ class NotScaled(Detector):
 
     def denoise(self, z0: Tensor, T_hat: Tensor, *, start: Tensor | None = None,
                 **how) -> Tensor:
-        return super().denoise(z0, T_hat, start=torch.zeros_like(T_hat), **how)
+        start = torch.zeros(len(z0), dtype=torch.long)
+        return super().denoise(z0, T_hat, start=start, **how)
 
 
 class NoiseAveraged(Detector):
@@ -54,16 +55,17 @@ class NoiseAveraged(Detector):
         seed = (self.settings.seed * 1_000_003 + image) * DRAWS + draw
         return torch.Generator().manual_seed(-seed)     # that of one draw has no sign
 
-    def respond(self, seen: Observed, size: int) -> tuple[Tensor, ...]:
+    def respond(self, seen: Observed, size: int) -> Response:
         """As `Detector.respond`, z0_hat of all draws; the latent map's mean over their
         channels is that over the draws.
         """
         draws = zip(seen.z0.chunk(DRAWS, 1), seen.eps.chunk(DRAWS, 1))
         made = [super(NoiseAveraged, self).respond(replace(seen, z0=z0, eps=eps), size)
                 for z0, eps in draws]
-        z0_hat, A_l, A_f, x0_hat, T_hat, b = zip(*made)
-        A_l, A_f, x0_hat = (torch.stack(of).mean(0) for of in (A_l, A_f, x0_hat))
-        return torch.cat(z0_hat, 1), A_l, A_f, x0_hat, T_hat[0], b[0]
+        mean = {name: torch.stack([getattr(one, name) for one in made]).mean(0)
+                for name in ("A_l", "A_f", "x0_hat")}
+        return made[0]._replace(z0_hat=torch.cat([one.z0_hat for one in made], 1),
+                                **mean)
 
 
 class ScaledPixels(PixelSpace):
@@ -108,7 +110,7 @@ VARIANTS = {
     FULL: Variant(),
     LATENT_MAP: Variant(lam=(1.0,)),
     FEATURE_MAP: Variant(lam=(0.0,), blur=(0.0,)),
-    STATIC: Variant({"dynamic": False}),
+    STATIC: Variant({"step_rule": "static"}),
     NOISE: Variant({"noise": True}),
     AVERAGED: Variant({"noise": True}, NoiseAveraged),
     UNSCALED: Variant(path=NotScaled),

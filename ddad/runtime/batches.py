@@ -10,21 +10,24 @@ from tqdm.auto import tqdm
 from . import processes
 
 
-def in_batches(n: int, batch: int, run: Callable[[int, int], tuple[Tensor, ...]],
-               what: str) -> list[Tensor]:
+def in_batches(n: int, batch: int, run: Callable[[int, int], tuple],
+               what: str) -> list[Tensor | None]:
     """run(first, end) for each batch of n rows: tensors with a row for each of the
-    batch, put together on the CPU, in every process those of all n rows.
+    batch, put together on the CPU, in every process those of all n rows. None stays.
     """
     start, end = processes.share(n)
-    own: list[Tensor] = []
+    own: list[Tensor | None] = []
     for first in tqdm(range(start, end, batch), what, leave=False, delay=2):
         parts = run(first, min(first + batch, end))
-        own = own or [torch.empty(end - start, *part.shape[1:], dtype=part.dtype)
-                      for part in parts]
+        own = own or [
+            None if part is None
+            else torch.empty(end - start, *part.shape[1:], dtype=part.dtype)
+            for part in parts]
         # into its place: parts joined at the end would be there twice
         for whole, part in zip(own, parts):
-            whole[first - start :][: len(part)] = part
+            if part is not None:
+                whole[first - start :][: len(part)] = part
     shares = [share for share in processes.gathered([own]) if share]
     if len(shares) == 1:
         return shares[0]
-    return [torch.cat(parts) for parts in zip(*shares)]
+    return [None if parts[0] is None else torch.cat(parts) for parts in zip(*shares)]

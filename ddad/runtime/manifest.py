@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import ModelError
 
 MANIFEST, STATE, CARD = "manifest.json", "state.safetensors", "README.md"
+FORMAT = 2
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -24,9 +25,9 @@ def read_manifest(folder: str | Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"{path} is no JSON ({error}); copy the folder again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != 1:
-        raise ModelError(f"{path} is no manifest of format 1; it was made by another "
-                         "version of ddad, or by another program")
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{path} is no manifest of format {FORMAT}; it was made by "
+                         "another version of ddad, or by another program")
     return manifest
 
 

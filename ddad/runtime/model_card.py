@@ -10,8 +10,15 @@ from .files import write_text
 from .manifest import CARD, MANIFEST, read_manifest
 
 METRICS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
-MATTER = ("preset", "T_max", "smallest_bin", "bins", "dynamic", "guidance",
-          "latent_blur", "lam", "sigma", "features", "tune_epochs", "quantile")
+MATTER = ("preset", "step_rule", "T_max", "smallest_bin", "bins", "guidance",
+          "latent_blur", "lam", "patch_share", "sigma", "features", "tune_epochs",
+          "decode", "false_alarms")
+RECONSTRUCTS = """\
+It reconstructs an image as a good product; where the two differ, there is a defect. It
+gives a score, an anomaly map, the reconstruction and the noise level chosen."""
+ONE_CALL = """\
+What one call of its U-Net takes for noise in an image's latent is a defect. It gives a
+score and an anomaly map."""
 PLACEHOLDER = "user/name"                           # until there is a repository
 TAGS = ["anomaly-detection", "anomaly-localization", "industrial-inspection",
         "latent-diffusion"]
@@ -23,9 +30,9 @@ TEXT = """\
 # {title}
 
 A detector of defects on images of one product, of which it knows the good images alone.
-It reconstructs an image as a good product; where the two differ, there is a defect. It
-gives a score, an anomaly map, the reconstruction and the noise level chosen. Method:
-[Dynamic Addition of Noise in a Diffusion Model for Anomaly
+{does}
+
+Method: [Dynamic Addition of Noise in a Diffusion Model for Anomaly
 Detection](https://arxiv.org/abs/2401.04463), Tebbe and Tayyub, CVPR 2024 workshops.
 
 ## What it was trained on
@@ -62,8 +69,8 @@ JSON; nothing in the folder is executed, and the SHA-256 of the weights is check
 ## Limits
 
 - It knows one product, under the camera position and the light of its training images.
-- Its threshold means "above {share:.0%} of the good images held out": rough where they
-  were few, wrong where the light changes.
+- Its threshold promises {promise}:
+  on images like those, and nothing where the light changes.
 - A defect thinner than a pixel or two of {size} is lost, and so is one that the
   autoencoder does not draw.
 - Its memory bank holds features of the training images. They are no images, but be
@@ -105,7 +112,8 @@ def card(manifest: dict, title: str, trained_on: str, licence: str,
         versions=", ".join(f"{name} {made_by[name]}" for name in ("ddad", "torch")),
         settings=_table(["setting", "value"], chosen),
         threshold=_threshold(manifest["threshold"]), figures=_figures(figures),
-        share=settings["quantile"], autoencoder=_autoencoder(settings["vae"]))
+        does=RECONSTRUCTS if settings.get("decode", True) else ONE_CALL,
+        promise=_promise(manifest), autoencoder=_autoencoder(settings["vae"]))
 
 
 def _images(record: dict) -> str:
@@ -133,6 +141,15 @@ def _autoencoder(name: str) -> str:
 
 def _threshold(value: float | None) -> str:
     return "not set, since no image was held out" if value is None else f"{value:.4f}"
+
+
+def _promise(manifest: dict) -> str:
+    rate, scores = manifest["settings"]["false_alarms"], manifest["held_out_scores"]
+    if not scores:
+        return "nothing"
+    # of so few images no smaller rate can be promised
+    rate = max(rate, 1 / (len(scores) + 1))
+    return f"at most {rate:.1%} false alarms, from {len(scores)} good images"
 
 
 def _figures(results: dict | None) -> str:

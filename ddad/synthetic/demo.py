@@ -12,8 +12,8 @@ from ..deploy.overlays import save_overlay
 from ..detector import Detector, Prediction
 from ..evaluation.baselines import baselines
 from ..evaluation.scoring import evaluate
+from ..reproduction.runs import by_area, made_with, measured
 from ..runtime.files import write_json
-from ..runtime.manifest import versions
 from .products import PRODUCTS, make
 from .weights import METRICS, WEIGHTS
 
@@ -24,25 +24,28 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
 
     One overlay a defect kind of each product. results.json has, for each product, the
     detector's figures and, under `baselines`, those of every baseline with one seed;
-    and under `mean` their means over the products. An interrupted run keeps its images.
+    under `mean` the means over the products; and under `runs` what they can be checked
+    by, as `ddad evaluate` records it. An interrupted run keeps its images.
     """
     started = time.perf_counter()
     make(out / "data")
-    results = {}
+    results, runs = {}, []
     for product in PRODUCTS:
         detector = Detector.from_pretrained(weights / product, device=device)
-        train = load_train(out / "data" / product, detector.settings)
-        test = load_test(out / "data" / product, detector.settings)
-        results[product], found = evaluate(detector, test)
+        data, settings = out / "data" / product, detector.settings
+        train, test = load_train(data, settings), load_test(data, settings)
+        figures, found = evaluate(detector, test)
         _save_overlays(out, product, test, found, detector.threshold)
-        results[product]["baselines"] = baselines(detector, train, test, seeds=(0,))
+        run = measured(detector, data, by_area(test, data, settings), figures, found)
+        runs.append({"category": product} | run
+                    | made_with(detector, data, weights / product))
+        results[product] = figures | {
+            "baselines": baselines(detector, train, test, seeds=(0,))}
     results = {
         "mean": mean_over(results),
         **results,
         "seconds": round(time.perf_counter() - started, 1),
-        "settings": detector.settings.as_dict(),
-        "versions": versions(),
-        "device": str(detector.device),
+        "runs": runs,
     }
     write_json(out / "results.json", results)
     return results

@@ -22,8 +22,8 @@ from ddad.cli import parser
 ROOT = made.ROOT
 KEPT = {path.relative_to(made.RESULTS).with_suffix("").as_posix(): path
         for path in made.RESULTS.rglob("*.json") if path != made.NOTES}
-# The demo's images are those of the three products' own records.
-IN_FULL = (experiments.EVALUATE, experiments.REPRODUCE, experiments.ABLATE)
+IN_FULL = (experiments.DEMO, experiments.EVALUATE, experiments.REPRODUCE,
+           experiments.ABLATE)
 
 
 # --- the records

@@ -12,8 +12,8 @@ from ddad.cli import main
 from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
-KEYS = {"image", "sha256", "score", "threshold", "anomalous", "T_hat", "bin",
-        "distance", "map"}
+KEYS = {"image", "sha256", "score", "threshold", "anomalous", "p", "rate", "T_hat",
+        "bin", "distance", "map"}
 
 
 def detect(model, images, out, *more):
@@ -35,7 +35,8 @@ def images(square, tmp_path):
 def test_detect(model, square, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert detect(model, square, out) == 0
-    threshold = Detector.from_pretrained(model, device="cpu").threshold
+    detector = Detector.from_pretrained(model, device="cpu")
+    threshold, known = detector.threshold, detector.held_out_scores
     found = lines_of(out)
     flagged = sum(line["anomalous"] for line in found)
     assert f"4 images, {flagged} above" in capsys.readouterr().out
@@ -45,6 +46,8 @@ def test_detect(model, square, tmp_path, capsys):
         assert set(line) == KEYS and line["T_hat"] in range(20, 81, 10)
         assert line["threshold"] == threshold
         assert line["anomalous"] == (line["score"] > threshold)
+        assert line["anomalous"] == (line["p"] <= line["rate"])
+        assert line["p"] == (1 + (known >= line["score"]).sum().item()) / 5
         with Image.open(out / "maps" / f"{line['map']}.png") as A:
             assert A.mode in ("I;16", "I") and A.size == (64, 64)
             # Pillow before 10.3 opens it as 32-bit
@@ -62,6 +65,21 @@ def test_detect_one_image_with_a_float_map(model, square, tmp_path):
     A = np.load(tmp_path / "maps" / f"{line['map']}.npy")
     assert A.dtype == np.float32 and A.shape == (64, 64)
     assert A.max() == pytest.approx(line["score"])
+
+
+def test_detect_warns_where_too_few_images_were_held_out(
+        like_model, square, tmp_path, capsys):
+    for rate, warned in ((0.2, False), (0.05, True)):
+        model = like_model(tmp_path / f"{rate}", f"false_alarms={rate}")
+        capsys.readouterr()
+        assert detect(model, square / "002.png", tmp_path / f"out {rate}") == 0
+        [line], (_, said) = lines_of(tmp_path / f"out {rate}"), capsys.readouterr()
+        assert line["rate"] == 0.2
+        if warned:
+            assert said == ("warning: 4 held-out images cannot promise 5.00% false "
+                            "alarms, only 20.00%; that takes 19\n")
+        else:
+            assert "warning" not in said
 
 
 def test_two_folders_with_the_same_names_keep_their_maps(model, product, tmp_path):
@@ -190,7 +208,7 @@ def test_nothing_but_broken_images(model, tmp_path, capsys):
 
 def test_detect_refuses_a_folder_of_another_detector(
         model, like_model, square, tmp_path, refused):
-    other, out = like_model(tmp_path / "other", "quantile=0.5"), tmp_path / "out"
+    other, out = like_model(tmp_path / "other", "false_alarms=0.5"), tmp_path / "out"
     image = square / "002.png"
     assert detect(model, image, out) == 0
     before = (out / "results.jsonl").read_bytes()

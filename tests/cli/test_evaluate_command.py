@@ -23,7 +23,7 @@ def evaluate(model, product):
 def test_show(model, capsys, refused, tmp_path):
     assert main(["show", str(model)]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["settings"]["unet_channels"] == [32] and shown["format"] == 1
+    assert shown["settings"]["unet_channels"] == [32] and shown["format"] == 2
     assert "holds no manifest.json" in refused("show", tmp_path)
 
 

@@ -21,6 +21,18 @@ def test_train_leaves_a_detector_and_nothing_else(model):
     assert loaded.threshold is not None
 
 
+def test_train_says_what_the_threshold_promises(model, product, tmp_path, capsys):
+    args = ["train", str(product), str(tmp_path / "m"), *CPU, "--from", str(model)]
+    assert main([*args, "--set", "false_alarms=0.05"]) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    # the largest of four scores: Beta(1, 4)
+    threshold = load(tmp_path / "m").threshold
+    assert said == (
+        f"threshold {threshold:.4g}, from 4 held-out images: 20.0% false alarms "
+        "promised; over draws of so many images 20.0% on average, and 1.3% to 52.7% in "
+        "nine of ten; only roughly, as constants and ranges come from the same images")
+
+
 def test_train_holds_out_validation_images_where_there_are_some(product, tmp_path):
     data, model = tmp_path / "data", tmp_path / "model"
     shutil.copytree(product, data)
@@ -39,7 +51,7 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
     out = tmp_path / "model"
     shutil.copytree(model, out)
     train = ["train", str(product), str(out), *CPU, *SET]
-    other = [*train, "quantile=0.5"]
+    other = [*train, "false_alarms=0.5"]
     before = (out / "manifest.json").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
@@ -53,7 +65,7 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
     assert "results.json beside a detector" in refused(*other, "--overwrite")
     (out / "results.json").unlink()
     assert main([*other, "--overwrite"]) == 0
-    assert load(out).settings.quantile == 0.5
+    assert load(out).settings.false_alarms == 0.5
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 

@@ -60,3 +60,24 @@ def denoise_by_hand(z0, T_hat, w, *, steps=10, z0_from="e_hat", first_call="late
         kept = 0 if drop_first and i == 0 else 1
         z = math.sqrt(a_prev) * z0_hat + math.sqrt(1 - a_prev) * kept * e_hat
     return z, called
+
+
+def regions_by_hand(z0, T, w, steps=10):
+    """Algorithm 1 with a step T[y][x] for each position of one latent (1, C, h, w), in
+    float64: a position whose turn has not come is put back, one after the other.
+    """
+    abar, T_hat = abar_by_hand(), max(map(max, T))
+    path = [T_hat * (steps - i) // steps for i in range(steps)]
+    z = math.sqrt(abar[T_hat]) * z0
+    for i, t in enumerate(path):
+        a, a_prev = abar[t], abar[path[i + 1]] if i + 1 < len(path) else 1.0
+        for y, row in enumerate(T):
+            for x, turn in enumerate(row):
+                if turn < t:
+                    z[:, :, y, x] = math.sqrt(a) * z0[:, :, y, x]
+        e = made_up(z, torch.tensor([t], dtype=z.dtype))
+        target = math.sqrt(a) * z0 + math.sqrt(1 - a) * e
+        e_hat = e - w * math.sqrt(1 - a) * (target - z)
+        z0_hat = (z - math.sqrt(1 - a) * e_hat) / math.sqrt(a)
+        z = math.sqrt(a_prev) * z0_hat + math.sqrt(1 - a_prev) * e_hat
+    return z

@@ -113,8 +113,28 @@ def test_gaussian_keeps_a_constant_and_the_sum_inside():
     assert torch.isfinite(maps.smooth(torch.rand(1, 8, 8), 4.0)).all()
 
 
-def test_score_and_threshold():
-    A, scores = torch.rand(5, 8, 8, generator=seeded()), torch.arange(101.0)
+def test_score():
+    A = torch.rand(5, 8, 8, generator=seeded())
     assert maps.score(A).tolist() == [a.max().item() for a in A]
-    assert maps.quantile_threshold(scores, 0.95) == pytest.approx(95)
-    assert maps.quantile_threshold(scores, 1.0) == 100
+
+
+def test_a_third_map_takes_its_share():
+    A_p = torch.rand(3, 32, 32, generator=seeded(2)) + 7
+    ranges = maps.Ranges.of(A_L, A_F, A_p)
+    assert ranges.patch == (A_p.min().item(), A_p.max().item())
+    normal = [maps.normalise(A, low_high) for A, low_high in
+              ((A_L, ranges.latent), (A_F, ranges.feature), (A_p, ranges.patch))]
+    mixed = 0.7 * (0.4 * normal[0] + 0.6 * normal[1]) + 0.3 * normal[2]
+    found = maps.combine(A_L, A_F, ranges, 0.4, 4.0, A_p, 0.3)
+    torch.testing.assert_close(found, maps.smooth(mixed, 4 * 32 / 256))
+    both = maps.combine(A_L, A_F, RANGES, 0.4, 4.0)
+    assert torch.equal(maps.combine(A_L, A_F, ranges, 0.4, 4.0, A_p, 0.0), both)
+    assert torch.equal(maps.combine(A_L, A_F, ranges, 0.4, 4.0, A_p, 1.0),
+                       maps.smooth(normal[2] + 0 * both, 4 * 32 / 256))
+
+
+def test_a_map_that_is_not_made_has_no_range_and_no_part():
+    ranges = maps.Ranges.of(A_L, None)
+    assert ranges == maps.Ranges(RANGES.latent, None, None)
+    assert torch.equal(maps.combine(A_L, None, ranges, 1.0, 4.0),
+                       maps.smooth(maps.normalise(A_L, RANGES.latent), 4 * 32 / 256))

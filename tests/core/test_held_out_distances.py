@@ -43,8 +43,8 @@ def test_each_training_image_is_compared_without_itself(y, fitted):
         settings = fitted.settings.change(neighbours=K, self_neighbour=own)
         detector = fitted.under(settings)
         detector.memory_bank = MemoryBank.fit(y[:90], K, own)
-        d = detector.memory_bank.distance(y[90:], K)
-        found.append(_alike(detector, d))
+        detector.features = lambda images: images       # each its own features
+        found.append(_alike(detector, y[90:]))
     assert found[0] == found[1] and found[0]["alike"]
     assert not torch.equal(detector.memory_bank.distances,
                            MemoryBank.fit(y[:90], K).distances)

@@ -9,7 +9,13 @@ from diffusers.models.resnet import ResnetBlock2D
 from formulas import abar_by_hand, seeded
 from torch.nn import functional as F
 
-from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss, q_sample
+from ddad.noise_predictor import (
+    alpha_bar,
+    build_unet,
+    epsilon_loss,
+    patch_mask,
+    q_sample,
+)
 from ddad.settings import preset
 from ddad.synthetic.products import PRODUCTS
 from ddad.synthetic.weights import WEIGHTS
@@ -97,3 +103,52 @@ def test_a_shipped_unet_is_built_as_it_was(product):
     now = json.loads(unet.to_json_string())
     assert {name: now[name] for name in written if name[0] != "_"} == {
         name: value for name, value in written.items() if name[0] != "_"}
+
+
+# --- noise on patches: an extension ---------------------------------------------------
+
+def test_without_masked_images_noise_is_everywhere():
+    m = patch_mask(9, 6, 0.0, seeded())
+    assert m.shape == (9, 1, 6, 6) and m.dtype == torch.float32
+    assert torch.equal(m, torch.ones_like(m))
+
+
+def sides(m):
+    """Of each mask (B, 1, 16, 16) the largest side of patches that it is made of."""
+    side = torch.zeros(len(m), dtype=torch.long)
+    for k in (1, 2, 4, 8):
+        blocks = m[:, 0].unfold(1, k, k).unfold(2, k, k).flatten(3)
+        whole = (blocks.amax(3) == blocks.amin(3)).flatten(1).all(1)
+        side = torch.where(whole, k, side)
+    return side
+
+
+def test_masks_are_of_patches_of_all_sizes_and_of_all_shares():
+    m = patch_mask(4000, 16, 1.0, seeded())
+    assert set(m.unique().tolist()) == {0.0, 1.0}
+    found = sides(m).bincount(minlength=9) / 4000
+    # a quarter each; some of coarse patches are all or none, and look coarser
+    for k in (1, 2, 4, 8):
+        assert 0.18 < found[k] < 0.34, k
+    share = m.mean((1, 2, 3))
+    assert share.mean().item() == pytest.approx(0.5, abs=0.02)
+    fine = share[sides(m) == 1].sort().values
+    for quarter in (0.25, 0.5, 0.75):
+        assert fine[int(quarter * len(fine))].item() == pytest.approx(quarter, abs=0.05)
+    # no place has less noise than another
+    assert (m.mean((0, 1)) - 0.5).abs().max() < 0.04
+
+
+@pytest.mark.parametrize("masked", [0.25, 0.75])
+def test_a_share_of_the_images_is_masked(masked):
+    m = patch_mask(4000, 16, masked, seeded())
+    everywhere = (m == 1).flatten(1).all(1).float().mean().item()
+    # some masks are whole by chance
+    assert 1 - masked - 0.02 < everywhere < 1 - 0.85 * masked
+    assert m.mean().item() == pytest.approx(1 - masked / 2, abs=0.02)
+
+
+def test_masks_come_from_the_generator_alone():
+    one, again, other = (patch_mask(5, 8, 0.5, seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert patch_mask(3, 5, 1.0, seeded()).shape == (3, 1, 5, 5)    # not a power of two

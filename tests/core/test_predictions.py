@@ -22,7 +22,9 @@ def test_what_a_prediction_holds(found):
     assert found.reconstruction.shape == (7, 3, 64, 64)
     assert found.score.dtype == found.map.dtype == torch.float32
     assert found.T_hat.dtype == torch.int64
-    assert all(value.isfinite().all() for value in vars(found).values())
+    assert found.patch_map is None and found.step_map is None       # no region's step
+    assert all(value.isfinite().all() for value in vars(found).values()
+               if value is not None)
     assert torch.equal(found.score, found.map.flatten(1).amax(1))
     assert found.bin.min() >= 1 and found.bin.max() <= 10
     assert set(found.T_hat.tolist()) <= {20, 30, 40, 50, 60, 70, 80}

@@ -32,6 +32,7 @@ def test_save_and_load(fitted, saved, images, found):
     loaded = load(saved)
     close(loaded.predict(images), found, atol=0)
     assert (loaded.settings, loaded.threshold) == (fitted.settings, fitted.threshold)
+    assert torch.equal(loaded.held_out_scores, fitted.held_out_scores)
     assert loaded.ranges == fitted.ranges
     assert loaded.record == json.loads(json.dumps(fitted.record))
     networks = loaded.networks
@@ -41,7 +42,7 @@ def test_save_and_load(fitted, saved, images, found):
     assert [p.name for p in saved.parent.iterdir()] == ["model"]
     close(load(str(saved)).predict(images), found, atol=0)
     manifest = read_manifest(saved)
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert set(manifest["versions"]) >= {"python", "torch", "ddad"}
     assert manifest["sha256"][UNET] == sha256(saved / UNET)
 
@@ -62,6 +63,38 @@ def test_float16_halves_the_files_and_hardly_changes_a_score(
     # the bins' edges stay exact, and the one saved is as it was
     assert load_file(half / STATE)["distances"].dtype == torch.float32
     assert next(fitted.networks.unet.parameters()).dtype == torch.float32
+
+
+def test_a_bank_of_patches_comes_back_to_the_bit(regional, images, tmp_path):
+    folder, half, found = tmp_path / "a", tmp_path / "b", regional.predict(images)
+    regional.save_pretrained(folder)
+    loaded, bank = load(folder), regional.patch_bank
+    close(loaded.predict(images), found, atol=0)
+    assert torch.equal(loaded.patch_bank.f, bank.f)
+    assert torch.equal(loaded.patch_bank.low_high, bank.low_high)
+    assert loaded.ranges == regional.ranges and loaded.ranges.patch is not None
+    assert torch.equal(loaded.held_out_scores, regional.held_out_scores)
+    assert loaded.threshold == regional.threshold
+    regional.save_pretrained(half, torch.float16)
+    again, state = load(half), load_file(half / STATE)
+    assert state["patches"].dtype == torch.float16
+    # the bins' edges stay exact
+    assert torch.equal(state["patch_range"], bank.low_high)
+    assert again.patch_bank.f.dtype == torch.float32
+    short = again.predict(images)
+    assert (short.step_map == found.step_map).float().mean() > 0.95
+    torch.testing.assert_close(short.patch_map, found.patch_map, rtol=0.01, atol=0.05)
+
+
+def test_false_alarms_can_be_set_on_a_detector_that_was_saved(saved):
+    """All held-out scores are kept, so that the threshold needs no image."""
+    loaded, thresholds = load(saved), []
+    for rate in (0.05, 0.2, 0.4, 0.6, 0.8):
+        settings = loaded.settings.change(false_alarms=rate)
+        thresholds.append(loaded.under(settings).threshold)
+    # of four scores: no rate below one in five can be promised
+    expected = sorted(loaded.held_out_scores.tolist(), reverse=True)
+    assert thresholds == [expected[0], *expected]
 
 
 # --- networks that it does not bring --------------------------------------------------

@@ -7,13 +7,17 @@ from conftest import same_weights, tiny
 from formulas import seeded
 from torch import nn
 
+from ddad import training
 from ddad.noise_predictor import alpha_bar, build_unet, q_sample
 from ddad.settings import preset
 from ddad.training import (
+    FEW,
+    STEPS,
     _enough,
     hold_out,
     learning_rate,
     optimise,
+    split,
     train_noise_predictor,
 )
 
@@ -40,6 +44,22 @@ def test_given_images_are_held_out_instead():
     images, given = torch.arange(10.0), torch.arange(3.0)
     train, good = hold_out(images, tiny(), given)
     assert train is images and good is given
+
+
+@pytest.mark.parametrize("N, share, parts", [
+    (100, 0.5, (50, 50)), (101, 0.5, (51, 50)), (100, 0.3, (70, 30)),
+    (2 * FEW, 0.5, (FEW, FEW)),
+    # as many as that would be too few for one of them
+    (2 * FEW - 1, 0.5, None), (60, 0.3, None), (60, 0.7, None), (8, 0.5, None),
+    (100, 0.0, None), (0, 0.5, None)])
+def test_held_out_images_are_split_where_there_are_enough(N, share, parts):
+    good = torch.arange(float(N))
+    first, second = split(good, tiny(threshold_share=share))
+    if parts is None:
+        assert first is good and second is good
+    else:
+        assert (len(first), len(second)) == parts
+        assert torch.equal(torch.cat([first, second]), good)
 
 
 def test_too_few_images_to_train():
@@ -76,6 +96,60 @@ def test_posterior_samples_reach_the_training():
     mode, sample = (trained(mean, std, posterior=one)[0] for one in ("mode", "sample"))
     assert not same_weights(mode, sample)
 
+
+# --- noise on patches, and early steps alone ------------------------------------------
+
+MEAN = torch.randn(8, 4, 4, 4, generator=seeded())
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """z0, t and eps of each step that is trained."""
+    seen, loss = [], training.epsilon_loss
+    monkeypatch.setattr(training, "epsilon_loss", lambda eps_theta, z0, t, eps, abar: (
+        seen.append((z0, t, eps)) or loss(eps_theta, z0, t, eps, abar)))
+    return seen
+
+
+def plain(i, s):
+    """Step i of a training by the paper: rows, then t, then eps of one generator."""
+    draws = seeded(s.seed * STEPS + i)
+    rows = torch.randint(8, (s.train_batch,), generator=draws)
+    t = torch.randint(1000, rows.shape, generator=draws)
+    return MEAN[rows], t, torch.randn(len(rows), 4, 4, 4, generator=draws)
+
+
+def test_without_masked_images_it_is_plain_training_to_the_bit(batches, monkeypatch):
+    unet, _ = trained(MEAN, masked_share=0.0, train_timesteps=1000)
+    assert len(batches) == 3
+    for i, batch in enumerate(batches):
+        assert all(map(torch.equal, batch, plain(i, tiny())))
+    monkeypatch.setattr(training, "patch_mask", lambda *_: torch.ones(1))
+    assert same_weights(trained(MEAN)[0], unet)
+    # a mask of ones is none, whatever share is asked for
+    assert same_weights(trained(MEAN, masked_share=1.0)[0], unet)
+
+
+def test_masked_noise_is_taken_as_it_is_drawn(batches):
+    unet, _ = trained(MEAN, masked_share=1.0)
+    for i, (z0, t, eps) in enumerate(batches):
+        whole = plain(i, tiny())
+        assert torch.equal(z0, whole[0]) and torch.equal(t, whole[1])
+        # all channels of a cell have their noise, or none
+        m = eps != 0
+        assert (m == m[:, :1]).all() and torch.equal(eps, whole[2] * m)
+    assert 0 < torch.cat([(eps != 0).float() for *_, eps in batches]).mean() < 1
+    assert not same_weights(unet, trained(MEAN)[0])
+
+
+def test_steps_are_drawn_below_train_timesteps(batches):
+    trained(MEAN, train_timesteps=10, train_batch=64)
+    t = torch.cat([t for _, t, _ in batches])
+    assert set(t.tolist()) == set(range(10))
+    assert not same_weights(trained(MEAN, train_timesteps=10)[0], trained(MEAN)[0])
+
+
+# --- what it learns -------------------------------------------------------------------
 
 class Scale(nn.Module):
     """A network that can only scale."""

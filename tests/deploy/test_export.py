@@ -3,6 +3,7 @@
 What cannot be exported is refused with a sentence, and nothing is written.
 """
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 
@@ -16,7 +17,7 @@ from ddad.deploy import export as exporting
 from ddad.deploy.export import export, read
 from ddad.detector import Detector
 from ddad.dynamic_noise import bin_edges
-from ddad.runtime.errors import ExportError
+from ddad.runtime.errors import ExportError, SettingsError
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 MISSING = [package for package in PACKAGES if find_spec(package) is None]
@@ -83,6 +84,58 @@ def test_arrays_and_manifest(detector, exported):
         values = np.frombuffer(content, at["dtype"], n, at["offset"])
         values = values.reshape(at["shape"])
         np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def regional(detector):
+    """The same networks, with a step for each region and the third map."""
+    by_region = dict(step_rule="region", T_max=320, guidance=0.0, patch_share=0.25)
+    other = detector.under(detector.settings.change(map_stages=(2, 3), **by_region))
+    good = good_images(8, seed=3)
+    other.set_banks(good_images(20), good)
+    other.set_ranges(good)
+    other.set_held_out_scores(good)
+    return other
+
+
+@pytest.fixture(scope="module")
+def exported_regional(regional, graphs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export") / "disc"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "trace", lambda _: graphs)
+        return out, export(regional, out, IMAGES)
+
+
+def test_a_step_for_each_region(regional, exported_regional):
+    out, measured = exported_regional
+    assert measured["same_bin"] == 6 and measured["same_steps"] >= 5
+    expected, read_again = regional.predict(IMAGES), read(out)
+    found = read_again.predict(IMAGES)
+    assert len(expected.step_map.unique()) > 3
+    # rounded to float16, a region at the edge of a bin may have the step beside it
+    same = (found.step_map == expected.step_map).flatten(1)
+    assert same.float().mean() > 0.99
+    same = same.all(1)
+    torch.testing.assert_close(found.map[same], expected.map[same], atol=1e-2, rtol=0)
+    assert read_again.threshold == regional.threshold
+    assert read_again.ranges == regional.ranges
+
+
+def test_the_patches_lie_in_the_binary_file(regional, exported_regional):
+    out, measured = exported_regional
+    arrays = json.loads((out / "detector.json").read_text())["arrays"]
+    n, D = regional.patch_bank.f.shape
+    assert arrays["patch_bank"]["shape"] == [n, D]
+    assert arrays["patch_bank"]["dtype"] == measured["weights"]
+    content = (out / "detector.bin").read_bytes()
+    for name, expected in (
+        ("patch_bank", regional.patch_bank.f),
+        ("patch_low_high", regional.patch_bank.low_high),
+        ("patch_edges", bin_edges(regional.patch_bank.low_high, 10)),
+    ):
+        at = arrays[name]
+        values = np.frombuffer(content, at["dtype"], expected.numel(), at["offset"])
+        np.testing.assert_allclose(values, expected.flatten(), rtol=1e-3, atol=1e-6)
 
 
 def test_names_and_shapes_of_the_graphs(exported):
@@ -162,6 +215,14 @@ def test_refuses(detector, exported, tmp_path, monkeypatch):
         export(detector, tmp_path, IMAGES)
     with pytest.raises(ExportError, match="holds no detector.json"):
         read(tmp_path)
+    latent_alone = dict(step_rule="static", lam=1.0, decode=False)
+    with pytest.raises(SettingsError, match="setting decode: false has no export"):
+        export(detector.under(detector.settings.change(**latent_alone)), tmp_path)
+    shutil.copytree(exported[0], tmp_path / "older")
+    manifest = json.loads((tmp_path / "older/detector.json").read_text())
+    (tmp_path / "older/detector.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(ExportError, match="not of format 2.* export the detector"):
+        read(tmp_path / "older")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(
         ExportError, match=r"onnxscript is not installed; .*ddad\[export\]"

@@ -11,21 +11,27 @@ from ddad.deploy.folder import inspect
 from ddad.detector import Prediction
 
 SIZE = 64
+HELD_OUT = torch.linspace(0.585, 0.775, 20)
 
 
 class Brightness:
-    """Scores an image by its mean level; notes how many it was given."""
+    """Scores an image by its mean level; notes how many it was given. Held-out scores
+    are 0.585, 0.595 .. 0.775, of which the fourth largest, 0.745, is the threshold.
+    """
 
-    def __init__(self, threshold=0.5, **changes):
-        self.settings, self.record = tiny(**changes), {}
-        self.threshold, self.given = threshold, []
+    def __init__(self, held_out=HELD_OUT, decode=True, **changes):
+        self.settings, self.record = tiny(false_alarms=0.2, **changes), {}
+        self.held_out_scores, self.decode, self.given = held_out, decode, []
+        self.threshold = None if held_out is None else held_out[-4:][0].item()
 
     def predict(self, images):
         self.given.append(len(images))
         score = (images.mean((1, 2, 3)) + 1) / 2
         A = score[:, None, None].expand(-1, SIZE, SIZE)
         step = torch.full((len(images),), 20)
-        return Prediction(score, A, A, A, images, step, step // 10, score)
+        more = [A, images, step, step // 10, score] if self.decode else [
+            None, None, step, None, None]
+        return Prediction(score, A, A, *more)
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def lines_of(out):
 
 
 def test_a_line_a_map_and_an_overlay_each(paths, tmp_path):
-    detector, out = Brightness(threshold=0.75), tmp_path / "out"
+    detector, out = Brightness(), tmp_path / "out"
     lines = inspect(detector, paths, out, batch=2)
     assert detector.given == [2, 2, 1] and lines == lines_of(out)
     assert [line["image"] for line in lines] == list(map(str, paths))
@@ -85,16 +91,45 @@ def test_a_range_of_all_images_takes_them_as_one_batch(paths, tmp_path):
     assert detector.given == [5, 5]
 
 
+def test_p_ranks_a_score_among_those_of_held_out_images(paths, tmp_path):
+    lines = inspect(Brightness(), paths, tmp_path / "out")
+    # none of the 20 is as large as the last two
+    assert [round(21 * line["p"], 9) for line in lines] == [21, 19, 9, 1, 1]
+    assert all(line["anomalous"] == (line["p"] <= line["rate"] == 0.2)
+               for line in lines)
+    # of three images no score can have a p of 0.2
+    few = Brightness(HELD_OUT[14:17])
+    few.threshold = few.held_out_scores.max().item()
+    lines = inspect(few, paths, tmp_path / "few")
+    assert {line["rate"] for line in lines} == {0.25}
+    assert [line["p"] for line in lines] == [1, 1, 1, 0.25, 0.25]
+    assert [line["anomalous"] for line in lines] == [False] * 3 + [True] * 2
+
+
+def test_maps_of_another_scale_have_no_p(paths, tmp_path):
+    for line in inspect(Brightness(map_range="test"), paths, tmp_path / "out"):
+        assert line["p"] is line["rate"] is None and line["anomalous"] is not None
+
+
+def test_a_latent_map_alone(paths, tmp_path):
+    out = tmp_path / "out"
+    for line in inspect(Brightness(decode=False), paths, out):
+        assert line["bin"] is line["distance"] is None and line["T_hat"] == 20
+        with Image.open(out / "overlays" / f"{line['map']}.png") as overlay:
+            assert overlay.size == (4 * 2 * SIZE, 4 * SIZE)
+
+
 def test_without_a_threshold_nothing_is_called_anomalous(paths, tmp_path):
-    lines = inspect(Brightness(threshold=None), paths, tmp_path / "out", maps="npy")
-    assert {line["anomalous"] for line in lines} == {None}
+    lines = inspect(Brightness(None), paths, tmp_path / "out", maps="npy")
+    for name in ("threshold", "anomalous", "p", "rate"):
+        assert {line[name] for line in lines} == {None}
     A = np.load(tmp_path / "out" / "maps" / f"{lines[0]['map']}.npy")
     assert A.dtype == np.float32 and A[0, 0] == pytest.approx(lines[0]["score"])
 
 
 def test_refuses_results_of_another_detector(paths, tmp_path):
     inspect(Brightness(), paths[:1], tmp_path / "out")
-    for other in (dict(threshold=0.6), dict(lam=0.1)):
+    for other in (dict(held_out=torch.ones(20)), dict(lam=0.1)):
         with pytest.raises(FileExistsError, match="results of another detector"):
             inspect(Brightness(**other), paths, tmp_path / "out")
     with pytest.raises(FileExistsError, match="maps of another kind"):

@@ -38,3 +38,5 @@ def test_input_reconstruction_and_map_side_by_side(tmp_path):
     large = torch.zeros(3, 256, 256)
     save_overlay(tmp_path / "large.png", large, large, torch.zeros(256, 256), None)
     assert Image.open(tmp_path / "large.png").size == (3 * 256, 256)
+    save_overlay(tmp_path / "two.png", large, None, torch.zeros(256, 256), None)
+    assert Image.open(tmp_path / "two.png").size == (2 * 256, 256)

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import bad_images, good_images, tiny, tiny_vae
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from ddad import anomaly_map as maps
+from ddad import calibration
 from ddad.data import product
 from ddad.detector import Detector
 from ddad.evaluation import baselines, patches
 from ddad.evaluation.scoring import summary
 from ddad.latent_projection import LatentProjection
 from ddad.networks.features import load_features
+from ddad.settings import ONE_CALL
+from ddad.training import hold_out
 
 NAMES = ["neighbours", "local_neighbours", "patchcore", "padim", "one_call",
          "autoencoder_pixels", "autoencoder_features"]
@@ -64,6 +68,13 @@ def test_memory_banks_are_whole(found):
     assert found["patchcore"]["patches"] == round(0.1 * everything)
 
 
+def test_the_scores_of_each_image_give_the_figure(found):
+    labels = small_test_set().labels
+    rows = [found["neighbours"], found["local_neighbours"],
+            *found["patchcore"]["seeds"], *found["padim"]["seeds"]]
+    assert all(roc_auc_score(labels, row["score"]) == row["i_auroc"] for row in rows)
+
+
 @pytest.mark.parametrize("name", ["patchcore", "padim"])
 def test_what_draws_has_three_seeds_and_their_mean(found, name):
     row = found[name]
@@ -73,11 +84,14 @@ def test_what_draws_has_three_seeds_and_their_mean(found, name):
 
 
 def test_over_seeds():
-    rows = [{"i_auroc": a, "p_auroc": .5, "pro": a / 2, "patches": 7, "seed": seed}
+    rows = [{"i_auroc": a, "p_auroc": .5, "pro": a / 2, "patches": 7, "seed": seed,
+             "score": [a], "overlap": [a], "false": [[a]]}
             for seed, a in enumerate((0.5, 0.75, 1.0))]
     row = baselines.over_seeds(rows)
     assert (row["i_auroc"], row["pro"], row["patches"]) == (0.75, 0.375, 7)
-    assert row["seeds"][2] == {"seed": 2, "i_auroc": 1, "p_auroc": .5, "pro": .5}
+    assert row["seeds"][2] == {"seed": 2, "i_auroc": 1, "p_auroc": .5, "pro": .5,
+                               "score": [1], "overlap": [1], "false": [[1]]}
+    assert not set(baselines.PARTS) & set(row)
 
 
 def test_features_are_computed_once_for_all(phi, monkeypatch):
@@ -112,64 +126,76 @@ def test_neighbours_from_images_to_figures_by_brute_force(phi):
     distance = (stage.unsqueeze(3) - bank).norm(dim=-1).amin(-1)
     A = F.interpolate(distance.unsqueeze(1), size=64, mode="bilinear").squeeze(1)
     expected = summary(A.flatten(1).amax(1), A, test)
-    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-3)
+    assert set(expected) == {*baselines.METRICS, *baselines.PARTS}
+    for name, value in expected.items():
+        np.testing.assert_allclose(row[name], value, atol=1e-3)
 
 
 # --- one call of the U-Net
 
 @torch.no_grad()
-@pytest.mark.parametrize("blur", [0.0, 1.0])
-def test_one_call_is_the_formula(detector, blur):
-    x0, t, size = good_images(18), 40, 64                   # two batches
-    z0 = baselines.latents(detector, x0)
+@pytest.mark.parametrize("change", [
+    {}, {"latent_blur": 1.0}, {"first_call": "below", "z0_from": "e"}, {"noise": True},
+    {"step_rule": "region", "guidance": 9.0, "call_every": 4, "lam": 0.3}])
+def test_one_call_is_the_formula(detector, change, monkeypatch):
+    """Whatever the detector's own settings are."""
+    seen, t = [], ONE_CALL["T_max"]
+    monkeypatch.setattr(baselines, "summary", lambda score, A, test: (
+        seen.append((score, A)) or summary(score, A, test)))
+    test, own = small_test_set(9), detector.under(detector.settings.change(**change))
+    row = baselines.one_call(own, good_images(7), test)        # too few to choose on
+    blur = change.get("latent_blur", 0.0)
+    assert (row["step"], row["latent_blur"]) == (t, blur)
+    z0 = detector.projection.encode(test.images)
     e = detector.networks.unet(detector.abar[t] ** 0.5 * z0, t).sample
     if blur:
         e = maps.smooth(e.flatten(0, 1), blur).view(e.shape)
-    A = F.interpolate(e.abs().mean(1, keepdim=True), size=size, mode="bilinear")
-    expected = maps.smooth(A.squeeze(1), detector.settings.sigma * size / 256)
-    found = baselines.call_map(detector, z0, t, blur)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    A = F.interpolate(e.abs().mean(1, keepdim=True), size=64, mode="bilinear")[:, 0]
+    A = maps.smooth((A - A.min()) / (A.max() - A.min()), detector.settings.sigma / 4)
+    [(score, found)] = seen
+    torch.testing.assert_close(found, A, atol=1e-4, rtol=1e-3)
+    assert torch.equal(score, found.flatten(1).amax(1))
+
+
+def telling(detector, usual, best, tried):
+    """A network that tells a defect at one step only, and at the others nothing."""
+    def eps_theta(z_t, t):
+        tried.append(t[0].item())
+        z0 = z_t / detector.abar[t[0]].sqrt()
+        return z0 - usual if t[0] == best else torch.zeros_like(z_t)
+    return eps_theta
 
 
 def test_its_step_is_the_best_one_on_held_out_images(detector, monkeypatch):
-    """Of a network that tells a defect at one step only, and at the others nothing."""
     good, tried = good_images(8, seed=9), []
-    usual = baselines.latents(detector, good).mean(0)
-
-    def telling(best):
-        def eps_theta(z_t, t):
-            tried.append(t[0].item())
-            z0 = z_t / detector.abar[t[0]].sqrt()
-            return z0 - usual if t[0] == best else torch.zeros_like(z_t)
-        return eps_theta
-
+    usual, test = detector.projection.encode(good).mean(0), small_test_set(1)
+    monkeypatch.setattr(calibration, "DEFECTS", 16)
     for best in (80, 20, 320):
-        monkeypatch.setattr(detector.networks, "eps_theta", telling(best))
-        assert baselines.choose_call(detector, good)["step"] == best
-    assert set(tried) == set(baselines.STEPS)
+        own = telling(detector, usual, best, tried)
+        monkeypatch.setattr(detector.networks, "eps_theta", own)
+        assert baselines.one_call(detector, good, test)["step"] == best
+    assert set(tried) == set(calibration.ONE_CALL)
 
 
 def test_its_step_does_not_see_the_test_set(detector, monkeypatch):
     """It is chosen before, from the images held out, and no label changes it."""
-    given, choose = [], baselines.choose_call
-    monkeypatch.setattr(baselines, "choose_call", lambda detector, good: (
-        given.append(good) or choose(detector, good)))
-    train, test = good_images(16), small_test_set()
-    row = baselines.baselines(detector, train, test, seeds=(0,))["one_call"]
-    held_out = given[0]
-    assert len(held_out) == 4 and all((train == one).flatten(1).all(1).any()
-                                      for one in held_out)
-    assert (row["step"], row["latent_blur"]) == tuple(
-        choose(detector, held_out).values())
-    mine = good_images(3, seed=70)
-    baselines.baselines(detector, train, test, held_out=mine, seeds=(0,))
-    assert torch.equal(given[1], mine)
-
-
-def test_without_held_out_images_the_step_is_the_methods_own(detector):
-    s = detector.settings
-    assert baselines.choose_call(detector, good_images(4)[:0]) == {
-        "step": s.T_max, "latent_blur": s.latent_blur}
+    given, real = [], baselines.Calibration
+    monkeypatch.setattr(calibration, "DEFECTS", 8)
+    monkeypatch.setattr(baselines, "Calibration", lambda pairs: (
+        given.extend(good for _, good in pairs) or real(pairs)))
+    own = detector.under(detector.settings.change(held_out=0.5))
+    train, test = good_images(16), small_test_set(2)
+    row = baselines.baselines(own, train, test, seeds=(0,))["one_call"]
+    [held_out] = given
+    assert torch.equal(held_out, hold_out(train, own.settings)[1])
+    test.masks[:] = 1 - test.masks
+    test.labels[:] = 1 - test.labels
+    again = baselines.one_call(own, held_out, test)
+    for name in ("step", "latent_blur"):
+        assert again[name] == row[name]
+    mine = good_images(8, seed=70)
+    baselines.baselines(own, train, small_test_set(2), held_out=mine, seeds=(0,))
+    assert torch.equal(given[2], mine)
 
 
 # --- the autoencoder

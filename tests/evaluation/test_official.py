@@ -96,7 +96,8 @@ def test_the_transcription_imports_nothing_of_the_method():
 
 @pytest.mark.parametrize("dynamic", [True, False])
 def test_maps_scores_and_figures_are_the_official_ones(detector, test, dynamic):
-    ours = detector.under(detector.settings.change(dynamic=dynamic))
+    rule = "image" if dynamic else "static"
+    ours = detector.under(detector.settings.change(step_rule=rule))
     result, found = evaluate(ours, test)
     theirs = oracle(ours, test)
     assert found.T_hat.tolist() == theirs["T_hat"].tolist()
@@ -127,7 +128,7 @@ def test_without_one_row_the_maps_differ(detector, test, theirs, row):
 
 
 def test_the_static_samplers_fault_shows(detector, test):
-    static = detector.under(detector.settings.change(dynamic=False))
+    static = detector.under(detector.settings.change(step_rule="static"))
     sound = detector.under(static.settings.change(static_first_step="same"))
     found, theirs = sound.predict(test.images), oracle(static, test)
     assert np.abs(found.map.numpy() - theirs["map"]).max() > 1e-3

@@ -39,6 +39,7 @@ from ddad.settings import preset
 THEIRS = json.loads(NUMBERS.read_text(encoding="utf-8"))
 # Their Gaussian is of 4 pixels at every size, ours of 4 in 256.
 SETTINGS = preset("official", image_size=SIZE, sigma=4.0 * 256 / SIZE, neighbours=K)
+RULE = {True: "image", False: "static"}
 BOTH = pytest.mark.parametrize("side", ["transcription", "method"])
 
 
@@ -75,7 +76,7 @@ def denoised(side, z0, T_hat, s):
     with torch.no_grad():
         if side == "transcription":
             return official.sample(SampleEps(), z0, T_hat, s)
-        zeroed = not s.dynamic and s.static_first_step == "zeroed"
+        zeroed = s.step_rule == "static" and s.static_first_step == "zeroed"
         path = scaled_denoising.timesteps(T_hat, s.ddim_steps, s.first_call)
         return scaled_denoising.scaled_denoising(
             Eps(), z0, T_hat, alpha_bar(s), s.guidance, path=path, z0_from=s.z0_from,
@@ -112,7 +113,7 @@ def test_recorded_alpha_bar(side):
 @pytest.mark.parametrize("row", THEIRS["sampled"], ids=lambda row: (
     f"{'dynamic' if row['dynamic'] else 'static'}-w{row['w']:g}-{row['T_hat']}"))
 def test_recorded_samplers(side, row):
-    s = SETTINGS.change(dynamic=row["dynamic"], guidance=row["w"])
+    s = SETTINGS.change(step_rule=RULE[row["dynamic"]], guidance=row["w"])
     same(denoised(side, latents(), torch.tensor(row["T_hat"]), s), row["z0_hat"])
 
 
@@ -187,7 +188,8 @@ def evaluated(s):
     bank = dynamic_noise.MemoryBank.fit(y(train), s.neighbours, s.self_neighbour)
     edges = dynamic_noise.bin_edges(bank.distances, s.bins)
     b = dynamic_noise.choose_bin(bank.distance(y(x0), s.neighbours), edges, s.edge_bin)
-    T_hat = torch.tensor(levels("method", b, s) if s.dynamic else [s.T_max] * len(x0))
+    T_hat = torch.tensor(levels("method", b, s) if s.step_rule == "image"
+                         else [s.T_max] * len(x0))
     z0 = projection.encode(x0)
     z0_hat = denoised("method", z0, T_hat, s)
     x0_hat = projection.decode(z0_hat, s.clamp)
@@ -202,7 +204,7 @@ def evaluated(s):
 @pytest.mark.parametrize("row", THEIRS["evaluations"], ids=lambda row: (
     f"{'dynamic' if row['dynamic'] else 'static'}-{row['T_max']}"))
 def test_recorded_evaluations(side, row):
-    s = SETTINGS.change(T_max=row["T_max"], dynamic=row["dynamic"])
+    s = SETTINGS.change(T_max=row["T_max"], step_rule=RULE[row["dynamic"]])
     if side == "transcription":
         train, x0 = images()
         phi, vae, pro = NormalisedPhi(), ScaledVae(), official.pro

@@ -1,25 +1,52 @@
-"""How far the chosen constants are from the best of the calibration's own grid."""
+"""How far the chosen constants are from the best of the calibration's own candidates.
+"""
 import pytest
+from conftest import good_images
 
+from ddad import calibration
 from ddad.calibration import CHOSEN
-from ddad.evaluation import regret as module
 from ddad.evaluation.regret import regret
+from ddad.training import adapt
 
 
-def test_regret(fitted, test_set, monkeypatch):
-    def grid(settings):
-        return [{"T_max": T, "smallest_bin": 2, "guidance": 0.0} for T in (80, 160)]
+@pytest.fixture(autouse=True)
+def few(monkeypatch):
+    monkeypatch.setattr(calibration, "T_MAX", (80, 160))
+    monkeypatch.setattr(calibration, "LAMBDA", (0.0, 0.5))
+    monkeypatch.setattr(calibration, "SMALLEST_BIN", (0.2,))
+    monkeypatch.setattr(calibration, "PATCH_SHARE", (0.0, 0.5))
 
-    monkeypatch.setattr(module, "grid", grid)
-    monkeypatch.setattr(module, "LAMBDA", (0.0, 0.5))
+
+def test_regret(fitted, test_set):
     found = regret(fitted, test_set)
-    # three candidates, two blurs, three lambdas
-    assert found["images"] == 8 and len(found["table"]) == 18
+    assert found["images"] == 8
     assert {name: found["chosen"][name] for name in CHOSEN} == {
-        "T_max": 80, "smallest_bin": 2, "guidance": 4.0, "latent_blur": 0.0,
-        "lam": 0.85}
-    best = max(found["table"], key=lambda row: row["i_auroc"] + row["pro"])
-    assert found["best_on_test"] == best
-    lost = best["pro"] - found["chosen"]["pro"]
-    assert found["regret"]["pro"] == pytest.approx(lost)
+        "step_rule": "image", "T_max": 80, "smallest_bin": 2, "guidance": 4.0,
+        "latent_blur": 0.0, "lam": 0.85, "patch_share": 0.0}
+    table = found["table"]
+    # every path with the chosen weighing, two blurs and two lambdas
+    tried = {tuple(row[name] for name in CHOSEN) for row in table}
+    paths = {one[:4] for one in tried}
+    assert {path[:2] for path in paths} == {
+        (rule, T) for rule in ("image", "static") for T in (80, 160)}
+    assert {one[4:] for one in tried} == {
+        (0.0, 0.85, 0.0), *((blur, lam, 0.0) for blur in (0, 1) for lam in (0.0, 0.5))}
+    assert len(tried) == 5 * len(paths)
+    best = max(table, key=lambda row: row["i_auroc"] + row["pro"])
+    assert found["best_on_test"] == best and found["chosen"] in table
+    for name in ("i_auroc", "pro"):
+        lost = best[name] - found["chosen"][name]
+        assert found["regret"][name] == pytest.approx(lost)
     assert regret(fitted, test_set, every=4)["images"] == 2
+
+
+def test_regret_of_a_step_a_region_tries_all_rules_and_shares(fitted, test_set):
+    settings = fitted.settings.change(step_rule="region", patch_share=0.25, guidance=0,
+                                      patch_bank=50)
+    found = regret(adapt(fitted, good_images(16), settings), test_set, every=2)
+    assert found["chosen"]["step_rule"] == "region"
+    rules = {row["step_rule"] for row in found["table"]}
+    assert rules == {"region", "image", "static"}
+    own = [row for row in found["table"] if all(
+        row[name] == found["chosen"][name] for name in CHOSEN[:4])]
+    assert {row["patch_share"] for row in own} == {0.0, 0.25, 0.5}

@@ -15,7 +15,12 @@ def test_evaluation_by_the_clean_rules(fitted, test_set):
     assert result["threshold"] == fitted.threshold
     assert result["images"] == 8 and result["defective"] == 4
     short = summary(found.score, found.map, test_set)
-    assert {name: result[name] for name in short} == pytest.approx(short)
+    figures = {name: short[name] for name in ("i_auroc", "p_auroc", "pro")}
+    assert {name: result[name] for name in figures} == pytest.approx(figures)
+    # and what they are made of, image by image
+    assert short["score"] == pytest.approx(found.score.tolist())
+    assert sum(short["overlap"]) / 4 == pytest.approx(short["pro"])
+    assert [len(third) for third in short["false"]] == [8] * 3
     flagged = (found.score > fitted.threshold).float()
     assert result["recall"] == flagged[4:].mean().item()
     assert result["false_positive_rate"] == flagged[:4].mean().item()

@@ -41,6 +41,7 @@ def few_candidates():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "T_MAX", (300,))
         patch.setattr(calibration, "GUIDANCE", (0.5,))
+        patch.setattr(calibration, "DEFECTS", 8)
         yield
 
 
@@ -72,8 +73,8 @@ def test_the_receipt_holds_all_it_takes_to_check_a_run(runs, root):
         assert run["settings"]["preset"] == "clean" and run["seed"] == 0
         each = {"score", "T_hat", "bin", "distance", "overlap"}
         assert all(len(run["images"][name]) == 6 for name in each)
-        assert {"encode", "train", "calibrate", "fine-tune"} <= set(
-            run["cost"]["seconds"])
+        assert {"encode", "train", "calibrate path", "fine-tune", "calibrate map"} <= (
+            set(run["cost"]["seconds"]))
     latents = [run for name, run in runs.items() if name != PIXELS]
     assert len({run["weights"]["vae"] for run in latents}) == 1
     assert latents[0]["weights"]["vae"] and not runs[PIXELS]["weights"]["vae"]
@@ -81,7 +82,7 @@ def test_the_receipt_holds_all_it_takes_to_check_a_run(runs, root):
 
 def test_each_claim_is_off_in_its_variant(runs):
     settings = {name: run["settings"] for name, run in runs.items()}
-    assert not settings[STATIC]["dynamic"] and settings[NOISE]["noise"]
+    assert settings[STATIC]["step_rule"] == "static" and settings[NOISE]["noise"]
     assert settings[AVERAGED]["noise"] and not settings[UNSCALED]["noise"]
     assert settings[LATENT_MAP]["lam"] == 1 and settings[FEATURE_MAP]["lam"] == 0
     assert settings[UNTUNED]["tune_epochs"] == 0 and settings[FULL]["tune_epochs"] == 1
@@ -109,26 +110,25 @@ def test_the_book_tells_what_each_variant_chose_and_took(out):
     assert effect.value == pytest.approx(of[FULL] - of[STATIC], abs=1e-6)
 
 
-def test_each_variant_has_the_best_of_what_it_may_choose(root, tmp_path, runs):
+def test_each_variant_chooses_within_what_it_leaves(root, tmp_path, runs, monkeypatch):
+    tried, sweep = [], calibration.sweep
+    monkeypatch.setattr(calibration, "sweep", lambda *given: (
+        tried.append(given[3:]) or sweep(*given)))
     one = ablation.OneSeed(root, SETTINGS, tmp_path, NETWORK["vae"], "cpu")
     one.settings = one.settings.change(tune_epochs=0)
     for name in (FULL, STATIC, LATENT_MAP, FEATURE_MAP):
+        tried.clear()
         detector, variant = one.variant(VARIANTS[name]), VARIANTS[name]
         row, s = detector.record["calibration"], detector.settings
-        assert (s.smallest_bin < s.bins) == (name != STATIC)
+        assert s.step_rule == ("static" if name == STATIC else "image")
+        assert {path["step_rule"] for paths, _ in tried for path in paths} == {
+            s.step_rule}
+        assert all(change["lam"] in variant.lam and change["latent_blur"] in
+                   variant.blur for _, weighings in tried for change in weighings)
+        assert len(tried) == 3 and all(weighings for _, weighings in tried)
         assert all(getattr(s, constant) == row[constant] for constant in
                    calibration.CHOSEN)
-        assert row["lam"] in variant.lam and row["latent_blur"] in variant.blur
-        tried = [other for table in one.tried.values() for other in table
-                 if (other["smallest_bin"] < s.bins) == (name != STATIC)
-                 and other["guidance"] == 0 and other["lam"] in variant.lam
-                 and other["latent_blur"] in variant.blur]
-        assert len(tried) == (2 if name != STATIC else 1) * (
-            len(variant.lam) * len(variant.blur))
-        assert max(r["i_auroc"] + r["pro"] for r in tried) <= (
-            row["i_auroc"] + row["pro"])
-    # the three with dynamic steps share what was tried first
-    assert sum("'guidance': 0.0" in path[-1] for path in one.tried) == 2
+        assert 0 <= row["i_auroc"] <= 1 and 0 <= row["pro"] <= 1
     assert runs[FULL]["calibration"]["lam"] == runs[FULL]["settings"]["lam"]
 
 
@@ -176,9 +176,13 @@ def test_a_folder_made_from_something_else_is_refused(root, out, tmp_path):
         refused("other: images, masks and split", root=other)
     (copy / ablation.MADE_FROM).unlink()
     refused("holds runs and no made_from.json")
-    refused("no variant is called dynamic; there are full method", out=tmp_path / "no",
-            variants=["dynamic"])
+    refused("no variant is called regional; there are full method",
+            out=tmp_path / "no", variants=["regional"])
     refused("setting bins: 1", settings=SETTINGS.change(bins=1, smallest_bin=1))
+    refused("setting decode: false", settings=SETTINGS.change(
+        decode=False, step_rule="static", lam=1.0))
+    # what cannot be made of a variant is told before anything is trained
+    refused("setting noise", settings=SETTINGS.change(step_rule="region"))
 
 
 def test_too_few_held_out_images_are_told_of_before_the_training(root, tmp_path,

@@ -6,10 +6,10 @@ import pytest
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from ddad.evaluation.by_image import areas, by_third, parts
 from ddad.evaluation.metrics import PixelRanking, measure
 from ddad.reproduction import intervals
-from ddad.reproduction.questions import areas, pro_by_image
-from ddad.reproduction.receipts import by_third, exact_pro
+from ddad.reproduction.receipts import exact_pro
 
 N, SIDE, RUN = 60, 24, {"category": "any"}
 
@@ -49,7 +49,7 @@ def test_pro_intervals_are_as_wide_as_those_of_the_exact_bootstrap(case, grouped
     maps, masks, labels = case
     group = [str(n // 3) for n in range(N)] if grouped else None
     receipt = receipt_of(masks, labels, group)
-    images = pro_by_image(PixelRanking(maps, masks), masks)
+    images = parts(maps.max((1, 2)), PixelRanking(maps, masks), masks)
     exact = measure(maps.max(axis=(1, 2)), labels, maps, masks, bootstrap_repeats=1000,
                     groups=group)["interval"]["pro"]
     ours = intervals.percentiles(intervals.pro_resampled(receipt, RUN, images))
@@ -62,7 +62,7 @@ def test_pro_intervals_are_as_wide_as_those_of_the_exact_bootstrap(case, grouped
 def test_each_resample_and_each_third_is_near_the_exact_pro(case):
     maps, masks, labels = case
     ranking, receipt = PixelRanking(maps, masks), receipt_of(masks, labels)
-    images = pro_by_image(ranking, masks)
+    images = parts(maps.max((1, 2)), ranking, masks)
     counts = intervals.draws(receipt, "any")
     thirds = by_third(np.array(areas(masks)))
     for third, inside in ((None, None), *enumerate(thirds)):

@@ -143,6 +143,13 @@ def test_the_light_autoencoder_is_a_file_of_ten_megabytes():
     assert found["files"]["vae"] == pytest.approx(9.8e6, rel=0.01)
 
 
+def test_without_a_decoder_a_detection_is_the_calls_alone():
+    each = {"encode": 1, "eps_theta": 10, "decode": 100, "phi": 1000, "train": 0,
+            "tune": 0}
+    detect = lambda name: module._by_stage(each, preset(name))["detect"]
+    assert detect("one-call") == 11 and detect("clean") == 1 + 100 + 100 + 2000
+
+
 def test_operations_are_counted_with_gradients():
     conv, x = nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.zeros(2, 3, 16, 16)
     forward = 2 * 2 * 8 * 3 * 9 * 16 * 16

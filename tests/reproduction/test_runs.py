@@ -8,18 +8,20 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, tiny
 
 import ddad
 from ddad.cli import main
+from ddad.detector import Detector
 from ddad.reproduction import intervals, tables
-from ddad.reproduction.receipts import read_receipt
+from ddad.reproduction.receipts import make_receipt, read_receipt
 from ddad.reproduction.runs import (
     BY_CATEGORY,
     SCALES,
     Run,
     by_category,
     categories_in,
+    reproduce,
     settings_of,
 )
 from ddad.runtime.errors import DataError, SettingsError
@@ -117,6 +119,24 @@ def test_a_finished_run_is_not_made_again_and_one_of_other_settings_is_refused(
     capsys.readouterr()
     assert matrix(data, out, "--calibrate") == 2
     assert "calibrate" in capsys.readouterr().err
+
+
+def test_what_cannot_be_asked_of_a_run_is_told_before_its_training(
+        data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained"))
+    with pytest.raises(SettingsError, match="noise"):       # nor can noise be added
+        reproduce(Run("disc", "clean", 0), "folder", data / "disc", tmp_path,
+                  tiny(step_rule="region"), device="cpu")
+
+
+def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
+    run, s = Run("disc", "one-call", 0), tiny("one-call")
+    made = reproduce(run, "folder", data / "disc", tmp_path, s, device="cpu")
+    assert made["images"]["bin"] is made["images"]["distance"] is None
+    assert set(made["images"]["T_hat"]) == {s.T_max} and "questions" not in made
+    make_receipt(tmp_path)
+    receipt = read_receipt(tmp_path)
+    assert all(make(receipt) is not None for make in tables.TABLES.values())
 
 
 def test_deleted_results_come_back_the_same(data, runs, tmp_path):

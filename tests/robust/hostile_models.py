@@ -33,6 +33,7 @@ from ddad.runtime.files import sha256
 from ddad.runtime.manifest import MANIFEST
 from ddad.saved_model import STATE, UNET
 from ddad.settings import PRESETS, Settings, preset
+from ddad.training import adapt
 
 VALUES = (
     None, True, False, 0, -1, 1, 2, 3, 7, 1.5, -0.0, 1e-30, 1e300, 10**400, 2**31,
@@ -51,14 +52,21 @@ NAMES = [field.name for field in fields(Settings)]
 
 @cache
 def saved() -> dict[str, Path]:
-    """A detector on EfficientNet-Lite0, one on a small ResNet, and an autoencoder, in a
-    folder that all trials copy from.
+    """A detector on EfficientNet-Lite0, one on a small ResNet, one with a step for each
+    region, one of a single call, and an autoencoder, in a folder that all trials copy
+    from.
     """
     from transformers import ResNetConfig, ResNetModel
 
     from ddad.networks.features import ResNetFeatures
     home, good = Path(tempfile.mkdtemp(prefix="ddad-hostile-models-")), good_images(16)
-    Detector.fit(good, tiny(), device="cpu").save_pretrained(home / "lite0")
+    plain = Detector.fit(good, tiny(), device="cpu")
+    plain.save_pretrained(home / "lite0")
+    region = plain.settings.change(step_rule="region", patch_share=0.25, patch_bank=50)
+    adapt(plain, good, region).save_pretrained(home / "region")
+    one_call = tiny("one-call", tune_epochs=0)
+    Detector.fit(good, one_call, device="cpu", unet=plain.networks.unet
+                 ).save_pretrained(home / "one-call")
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20],
                           depths=[1] * 4, layer_type="basic")
     phi = ResNetFeatures(ResNetModel(config), 4).requires_grad_(False).eval()
@@ -231,7 +239,7 @@ def bent(data: bytes, rng) -> bytes:
 
 
 def copied(folder: Path, rng) -> Path:
-    model = saved()[str(rng.choice(["lite0", "resnet"]))]
+    model = saved()[str(rng.choice(["lite0", "resnet", "region", "one-call"]))]
     return Path(shutil.copytree(model, folder / "model"))
 
 
@@ -257,7 +265,7 @@ def loaded(model: Path, **given) -> None:
 
 
 def changed_tensors(tensors: dict, rng) -> dict:
-    names = [name for name in ("bank", "distances")
+    names = [name for name in ("bank", "distances", "patches", "patch_range")
              if name in tensors and rng.random() < 0.4] or list(tensors)
     name = str(rng.choice(names))
     one = tensors[name].flatten()

@@ -274,7 +274,8 @@ def notebook(count: int, seed: int):
     sys.path.insert(0, str(ROOT / "book" / "tools"))
     import papermill  # noqa: F401
     import run_notebooks
-    from ledger import METRICS
+
+    from ddad.notebook import METRICS
     cells = [
         "import numpy as np\nfrom IPython.display import display\n"
         "curve = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))",

@@ -57,7 +57,8 @@ def test_it_says_what_the_manifest_says(fitted, saved):
             "16 good ones, 4 of them held out, at 64 x 64 pixels",
             "`pixels`, which comes with the package", "3 steps, loss",
             f"The threshold is {fitted.threshold:.4f}.", "None were recorded.",
-            '"above 95% of the good images held out"', "(N, 3, 64, 64)"):
+            "promises at most 20.0% false alarms, from 4 good images:",
+            "gives a score, an anomaly map, the reconstruction and", "(N, 3, 64, 64)"):
         assert sentence in text, sentence
     assert "{" not in text and "None " not in text.replace("None were", "")
     assert max(map(len, text.splitlines())) <= 88
@@ -90,10 +91,22 @@ def test_it_says_where_the_autoencoder_comes_from(saved, vae, says):
 
 
 def test_a_detector_of_which_little_is_recorded(saved):
-    text = changed(saved, record={}, threshold=None)
+    text = changed(saved, record={}, threshold=None, held_out_scores=None)
     for sentence in ("images: not recorded", "U-Net: given, not trained",
-                     "The threshold is not set"):
+                     "The threshold is not set", "Its threshold promises nothing:"):
         assert sentence in text
+
+
+def test_it_promises_the_rate_where_there_are_images_enough(saved):
+    for M, rate in ((18, "5.3%"), (19, "5.0%"), (200, "5.0%")):
+        told = f"at most {rate} false alarms, from {M} good images"
+        assert told in changed(saved, held_out_scores=[0.5] * M)
+
+
+def test_of_one_call_it_says_that_nothing_is_reconstructed(saved):
+    settings = read_manifest(saved)["settings"]
+    text = changed(saved, settings=settings | {"decode": False})
+    assert "reconstruct" not in text and "gives a\nscore and an anomaly map" in text
 
 
 def test_no_value_breaks_out_of_its_place(saved):

@@ -83,4 +83,4 @@ def test_alone_it_does_not_tell_defective_from_good(product):
     smooth = torch.nn.functional.avg_pool2d(error, 9, 1, 4)
     for A in (error, smooth):
         score = A.amax((1, 2, 3))
-        assert roc_auc_score([0] * count + [1] * count, score) < 0.7
+        assert roc_auc_score([0] * count + [1] * count, score) < 0.65

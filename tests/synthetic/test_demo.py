@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import pytest
+from records import incomplete
 
 from ddad.cli import main
 from ddad.reproduction.tables import BASELINES
@@ -29,6 +30,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
             line = next(line for line in printed.splitlines()
                         if line.startswith(f"{part}: {title}  "))
             assert all(f"{row[m]:.4f}" in line for m in METRICS)
+    assert not incomplete(report) and report["runs"][0]["category"] == "fabric"
     kinds = {path.stem for path in (tmp_path / "demo").glob("fabric_*.png")}
     assert "fabric_good" in kinds and len(kinds) > 1
 

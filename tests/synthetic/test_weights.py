@@ -41,7 +41,7 @@ def test_a_plain_defect_stands_out_where_it_is(product):
 
 
 def test_they_are_small_and_agree_with_themselves():
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*.safetensors")) < 20e6
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*.safetensors")) < 25e6
     shipped = json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8"))
     assert all(agrees(shipped).values())
     shipped["board"]["pro"] -= 0.04

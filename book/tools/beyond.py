@@ -1,0 +1,68 @@
+"""The extension beside what it has to beat, from the receipts that hold both: makes
+book/results/beyond.json.
+
+    python book/tools/beyond.py
+"""
+from __future__ import annotations
+
+from made import RESULTS
+from records import load, table
+
+from ddad.reproduction.beyond import METRICS, OTHERS, OURS, differences, rows
+from ddad.reproduction.receipts import read_receipt
+from ddad.runtime.files import write_json
+
+FROM = ("products", "hazelnut", "deeppcb", "loco_juice_bottle", "mtd_by_tile")
+NAMES = {OURS: "a step a region", "clean": "the paper's method",
+         "one_call": "one U-Net call", "neighbours": "nearest neighbours",
+         "patchcore": "PatchCore"}
+TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
+
+
+def collected() -> dict:
+    """rows and differences of all receipts that are there and hold the extension, and
+    the hash of each receipt.
+    """
+    made: dict = {"receipts": {}, "rows": [], "differences": []}
+    for name in FROM:
+        path = RESULTS / "receipts" / f"{name}.json"
+        if not path.exists():
+            continue
+        receipt = read_receipt(path)
+        if all(run["preset"] != OURS for run in receipt["runs"]):
+            continue
+        made["receipts"][name] = receipt["sha256"]
+        made["rows"] += rows(receipt)
+        made["differences"] += differences(receipt)
+    return made
+
+
+def figures() -> str:
+    """I-AUROC / PRO by data set and method, means over seeds, and their number."""
+    lines, by = [], {}
+    for row in load("beyond")["rows"]:
+        by.setdefault(row["data"], {}).setdefault(row["method"], []).append(row)
+    for data, methods in by.items():
+        line = [data]
+        for method in (OURS, *OTHERS):
+            of = methods.get(method, [])
+            means = [sum(row[m] for row in of) / len(of) for m in METRICS] if of else []
+            line.append(" / ".join(map("{:.3f}".format, means)) or "–")
+        lines.append([*line, len(methods.get(OURS, []))])
+    return table(["data", *(NAMES[m] for m in (OURS, *OTHERS)), "seeds"], lines)
+
+
+def paired() -> str:
+    """The extension minus each other, with its interval."""
+    return table(
+        ["data", "against", "metric", "difference", "95% of resamples"],
+        [[row["data"], NAMES[row["other"]], TITLES[row["metric"]],
+          f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"]
+         for row in load("beyond")["differences"]])
+
+
+TABLES = {"beyond": figures, "beyond_differences": paired}
+
+
+if __name__ == "__main__":
+    write_json(RESULTS / "beyond.json", collected())
