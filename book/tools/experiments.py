@@ -86,7 +86,7 @@ def _real(record: str, title: str, category: str, seeds: str, minutes: int,
            f"{AT_128}{more}"
     shown = ("autoencoders",)
     if vae == "taef2":
-        shown += ("overview", "real", "intervals", "settings", "real_short")
+        shown += ("overview", "real", "intervals", "settings")
         name, needs = record, (title, vae)
     else:
         name, needs = f"{record}_{vae}", (title,)
@@ -136,7 +136,7 @@ EXPERIMENTS = [
     Experiment(
         "beyond", "the extension beside what it has to beat", BEYOND,
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
-        tables=("beyond", "beyond_differences")),
+        tables=("beyond", "beyond_short", "beyond_differences")),
     *(_ablation(name, "{products}", "embedded", 150) for name in PRODUCTS),
     _ablation("loco_juice_bottle", "{data}", "{taef2}", 180,
               needs=("juice bottle", "taef2")),
@@ -188,10 +188,10 @@ TO_REMAKE = {
     "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
         [one.name for one in EXPERIMENTS if one.kind is ABLATE]
-        + ["receipts/hazelnut", "receipts/deeppcb", "receipts/products", "beyond"]
+        + ["receipts/products"]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),
-    **dict.fromkeys(("demo", *PRODUCTS, "bench", "bench_gpu", "paper_size"), OLDER),
+    **dict.fromkeys((*PRODUCTS, "bench", "bench_gpu", "paper_size"), OLDER),
 }
 # records of an older form: what takes their place, and what is wrong with them
 WEAK = "of an older form, baselines not at full strength, shown until {} is made"

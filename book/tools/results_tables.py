@@ -127,15 +127,6 @@ def real() -> str:
     return beside(tuple(RECEIPTS))
 
 
-def real_short() -> str:
-    """The method and its strong peers, without the average precision of pixels."""
-    shown = (METHOD, BASELINES["neighbours"], BASELINES["patchcore"])
-    rows = [[data, name, *(row[metric] for metric in (*METRICS,)[:-1])]
-            for data in RECEIPTS for name, row in detectors(data).items()
-            if name in shown]
-    return table(["data set", "detector", *METRICS.values()][:-1], rows)
-
-
 def autoencoders() -> str:
     """The method in either latent space, mean and deviation over the seeds."""
     rows = []
@@ -240,5 +231,5 @@ def false_alarms() -> str:
 
 
 TABLES = {make.__name__: make for make in (
-    overview, demo, by_size, baselines, real, real_short, autoencoders, intervals,
+    overview, demo, by_size, baselines, real, autoencoders, intervals,
     settings, regret, ablation, false_alarms)}

@@ -49,7 +49,7 @@ def test_every_setting_is_there_with_its_value_in_each_preset():
     assert [name for name, *_ in rows] == [field.name for field in fields(Settings)]
     for name, own, others in rows[1:]:
         told = {preset: own for preset in PRESETS}
-        for names, value in re.findall(r"([a-z, ]+): `([^`]*)`", others):
+        for names, value in re.findall(r"([a-z, -]+): `([^`]*)`", others):
             told |= dict.fromkeys(names.strip().split(", "), value)
         for preset, value in told.items():
             changed = PRESETS[preset].parse([f"{name}={value.strip(chr(34))}"])

@@ -59,7 +59,10 @@ def test_held_out_images_are_split_where_there_are_enough(N, share, parts):
         assert first is good and second is good
     else:
         assert (len(first), len(second)) == parts
-        assert torch.equal(torch.cat([first, second]), good)
+        both = torch.cat([first, second])
+        assert torch.equal(both.sort().values, good)    # drawn, each image once
+        again = split(good, tiny(threshold_share=share))
+        assert torch.equal(torch.cat(again), both)
 
 
 def test_too_few_images_to_train():
