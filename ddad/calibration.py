@@ -124,12 +124,14 @@ def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int) -
 
 
 def paths(settings: Settings) -> list[dict]:
-    """Step rules with T_max, without guidance, nearest to the settings' own first: the
-    paper's method chooses between a step an image and one for all, an extension by
-    region among all three.
+    """Step rules with T_max, without guidance, nearest to the settings' own first. The
+    paper's method chooses between a step an image and one for all; a step a region is
+    what it is, and one call can have no other than static.
     """
     s = settings
-    rules = dict.fromkeys((s.step_rule, "image", "static") if s.decode else ["static"])
+    chosen = s.decode and s.step_rule != "region"
+    rules = dict.fromkeys((s.step_rule, "image", "static") if chosen
+                          else [s.step_rule])
     steps = sorted((T for T in (T_MAX if s.decode else ONE_CALL)
                     if T < s.train_timesteps), key=lambda T: abs(log(T / s.T_max)))
     return [{"step_rule": rule, "T_max": T, "guidance": 0.0}

@@ -23,7 +23,7 @@ from ..data.product import TestSet
 from ..detector import Detector
 from ..latent_projection import LatentProjection
 from ..networks.features import load_features
-from ..settings import EPS_THETA, ONE_CALL, Settings, shaping
+from ..settings import ONE_CALL, Settings
 from ..training import hold_out
 from . import patches
 from .scoring import summary
@@ -121,9 +121,7 @@ def one_call(detector: Detector, good: Tensor, test: TestSet) -> dict:
     blur are calibrated on held-out good images (N, 3, H, W), where there are enough.
     """
     s = detector.settings
-    change = {name: value for name, value in ONE_CALL.items()
-              if name not in shaping(EPS_THETA)}
-    one = detector.under(s.change(**change, patch_share=0.0, map_range="test",
+    one = detector.under(s.change(**ONE_CALL, patch_share=0.0, map_range="test",
                                   noise=False, first_call="latent"))
     if len(good) >= FEWEST:
         chosen, _ = Calibration([(one, good)]).path()

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .. import saved_model
 from ..data.images import held_out_items, test_items, train_items
 from ..data.layouts import Item
 from ..data.product import TestSet, load_held_out, load_test, load_train
@@ -31,7 +33,7 @@ from ..runtime.errors import DataError, SettingsError
 from ..runtime.files import sha256, sole_writer, whole, write_json
 from ..runtime.latent_cache import weights_hash
 from ..runtime.manifest import read_manifest, versions
-from ..settings import Settings, preset
+from ..settings import EPS_THETA, Settings, preset, shaping
 from ..training import hold_out, split
 from .questions import PATHS, ask
 
@@ -134,8 +136,8 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         train = load_train(data, settings)
         detector = fitted(
             folder / DETECTOR,
-            lambda checkpoint: Detector.fit(
-                train, settings, held_out=held_out, device=device, vae=vae,
+            lambda checkpoint: _trained(
+                folder, train, settings, held_out=held_out, device=device, vae=vae,
                 calibrate=calibrate, checkpoint=checkpoint),
             lambda saved: Detector.from_pretrained(saved, device=device, vae=vae))
         started = time.perf_counter()
@@ -156,6 +158,24 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
                                       every_constant=run.seed == 0)
         write_json(folder / RUN, record)
     return record
+
+
+def _trained(folder: Path, train: Tensor, settings: Settings, **how) -> Detector:
+    """A detector of one run. Where a finished run beside it has trained a U-Net under
+    the same settings, with the same seed, that one is taken: a second training would
+    end with the same weights.
+    """
+    trained_with, own = (*shaping(EPS_THETA), "train_length"), portable(settings)
+    own = json.loads(json.dumps(own))
+    for path in sorted(folder.parent.glob(f"*/{RUN}")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        if run.get("training") and all(run["asked"].get(name) == own[name]
+                                       for name in trained_with):
+            unet = saved_model.read(path.parent / DETECTOR).unet
+            detector = Detector.fit(train, settings, unet=unet, **how)
+            detector.record["training"] = run["training"]
+            return detector
+    return Detector.fit(train, settings, **how)
 
 
 def _asked(run: Run, dataset: str, settings: Settings, calibrate: bool,

@@ -95,8 +95,9 @@ def train_weights(
         detector.save_pretrained(out / product, torch.float16)
         results[product] = keep(out / product, product)
     good, beyond = images[OF_BEYOND], settings.change(preset="regional", **REGIONAL)
-    detector = fitted(work / BEYOND, lambda checkpoint: fit(
-        good, beyond, calibrate=True, checkpoint=checkpoint), load)
+    unet, training = first[OF_BEYOND].networks.unet, first[OF_BEYOND].record["training"]
+    detector = fit(good, beyond, unet=unet, calibrate=True)
+    detector.record["training"] = training
     detector.save_pretrained(out / BEYOND, torch.float16)
     results[BEYOND] = keep(out / BEYOND, OF_BEYOND)
     made_with = {"versions": versions(), "device": str(detector.device)}
