@@ -39,9 +39,8 @@ ONE_CALL = (10, 20, 40, 80, 160, 320)                   # t, where a single call
 SMALLEST_BIN = (0.2, 0.6)                               # as a share of all bins
 GUIDANCE, BLUR = (0.33, 0.66), (0.0, 1.0)
 LAMBDA = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-PATCH_SHARE = (0.0, 0.25, 0.5)
 PATH = ("step_rule", "T_max", "smallest_bin", "guidance")
-MAP = ("latent_blur", "lam", "patch_share")
+MAP = ("latent_blur", "lam")
 CHOSEN = PATH + MAP
 DEFECTS, SIDE, RESAMPLES, FEWEST = 64, 64, 200, 8
 
@@ -155,16 +154,13 @@ def further(chosen: dict, detector) -> list[dict]:
             *({**path, "guidance": round(share / sigma2, 2)} for share in GUIDANCE)]
 
 
-def weighings(settings: Settings, shares: bool = False) -> list[dict]:
-    """Blur with lambda, and with the third map's share where `shares`, nearest to the
-    settings' own first.
+def weighings(settings: Settings) -> list[dict]:
+    """Blur with lambda, nearest to the settings' own first. Not the third map's share:
+    a synthetic defect is foreign to the patches in a way that few true ones are.
     """
     s = settings
     lams = sorted(LAMBDA, key=lambda lam: abs(lam - s.lam)) if s.decode else [1.0]
-    third = sorted(PATCH_SHARE, key=lambda share: abs(share - s.patch_share))
-    return [{"patch_share": share, "latent_blur": blur, "lam": lam}
-            for share, blur, lam in product(third if shares else [s.patch_share], BLUR,
-                                            lams)]
+    return [{"latent_blur": blur, "lam": lam} for blur, lam in product(BLUR, lams)]
 
 
 def enough(good: Tensor) -> None:
@@ -223,7 +219,7 @@ class Calibration:
         """How the maps are weighed, with the features as they are now."""
         s = self.settings
         path = {name: getattr(s, name) for name in PATH}
-        return self.best([path], weighings(s, s.by_patch))
+        return self.best([path], weighings(s))
 
 
 def groups_of(trial: Trial) -> np.ndarray:

@@ -11,8 +11,8 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     candidates.
 
     The best are those on the test set: shown, never used. Every path is tried with
-    every blur and lambda, the chosen one also with all else that was a candidate.
-    every: take each n-th test image only, where the whole sweep would take too long.
+    every blur and lambda. every: take each n-th test image only, where the whole sweep
+    would take too long.
     """
     images, masks = test.images[::every], test.masks[::every] > 0.5
     s = detector.settings
@@ -20,10 +20,8 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     own = {name: chosen[name] for name in PATH}
     others = [one for one in paths(s) + further(chosen, detector) if one != own]
     weighed = {name: chosen[name] for name in MAP}
-    plain = [weighed, *weighings(s)]
-    table = [*sweep(detector, images, masks, [own],
-                    [weighed, *weighings(s, s.by_patch)]).table,
-             *sweep(detector, images, masks, others, plain).table]
+    table = sweep(detector, images, masks, [own, *others],
+                  [weighed, *weighings(s)]).table
     best = max(table, key=lambda row: row["i_auroc"] + row["pro"])
     gain = {name: best[name] - table[0][name] for name in ("i_auroc", "pro")}
     return {"chosen": table[0], "best_on_test": best, "images": len(images),

@@ -70,7 +70,7 @@ JSON; nothing in the folder is executed, and the SHA-256 of the weights is check
 
 - It knows one product, under the camera position and the light of its training images.
 - Its threshold promises {promise}:
-  on images like those, and nothing where the light changes.
+  on average over such sets, on images like those, and nothing where the light changes.
 - A defect thinner than a pixel or two of {size} is lost, and so is one that the
   autoencoder does not draw.
 - Its memory bank holds features of the training images. They are no images, but be

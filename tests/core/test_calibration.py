@@ -20,7 +20,7 @@ from ddad.training import hold_out
 
 # few enough to try all of them
 FEW = {"T_MAX": (80, 400), "SMALLEST_BIN": (0.2, 1.0), "LAMBDA": (0.0, 1.0),
-       "PATCH_SHARE": (0.0, 0.5), "DEFECTS": 12}
+       "DEFECTS": 12}
 
 
 @pytest.fixture
@@ -52,8 +52,7 @@ def test_it_chooses_from_held_out_images(fitted, few, monkeypatch):
     tried = itertools.product((80, 400), ("image", "static"), weighings)
     assert combined(first, ("T_max", "step_rule", "latent_blur", "lam")) == [
         (T, rule, *both) for T, rule, both in tried]
-    assert all(row["guidance"] == 0 and row["smallest_bin"] == 2 and
-               row["patch_share"] == 0 for row in first)
+    assert all(row["guidance"] == 0 and row["smallest_bin"] == 2 for row in first)
     paths = combined(second, PATH)[:: len(weighings)]
     step = paths[1]
     assert step in combined(first, PATH)
@@ -80,8 +79,6 @@ def test_a_step_a_region_stays_one(fitted, few, monkeypatch):
                           unet=fitted.networks.unet)
     table, s = chosen.record["calibration"], chosen.settings
     assert {row["step_rule"] for row in table} == {"region"}
-    assert {row["patch_share"] for row in table[-8:]} == {0.0, 0.5}
-    assert {row["patch_share"] for row in table[:-8]} == {settings.patch_share}
     assert chosen.predict(good_images(2)).score.isfinite().all()
     assert (chosen.ranges.patch is not None) == s.by_patch
 
@@ -138,7 +135,7 @@ def test_one_call_has_a_step_and_a_blur_alone(fitted):
     path = {name: getattr(s, name) for name in PATH}
     assert calibration.further(path, one) == [path]
     assert calibration.weighings(s) == [
-        {"patch_share": 0.0, "latent_blur": blur, "lam": 1.0} for blur in (0.0, 1.0)]
+        {"latent_blur": blur, "lam": 1.0} for blur in (0.0, 1.0)]
 
 
 def test_from_the_path_that_is_chosen(fitted):
@@ -162,13 +159,9 @@ def test_from_the_path_that_is_chosen(fitted):
 def test_weighings_begin_with_the_settings_own():
     s = tiny(lam=0.5)
     plain = calibration.weighings(s)
-    assert plain[0] == {"patch_share": 0.0, "latent_blur": 0.0, "lam": 0.5}
+    assert plain[0] == {"latent_blur": 0.0, "lam": 0.5}
     assert len(plain) == 14 and {row["latent_blur"] for row in plain} == {0.0, 1.0}
     assert {row["lam"] for row in plain} == set(calibration.LAMBDA)
-    third = calibration.weighings(tiny(lam=0.5, patch_share=0.3), True)
-    assert third[0] == {"patch_share": 0.25, "latent_blur": 0.0, "lam": 0.5}
-    assert len(third) == 42
-    assert {row["patch_share"] for row in third} == set(calibration.PATCH_SHARE)
 
 
 # --- what is measured -----------------------------------------------------------------
@@ -180,7 +173,7 @@ def test_a_sweep_measures_what_a_prediction_would(fitted, blur, rule):
     images = torch.cat([good_images(3, seed=50), bad])
     masks = np.concatenate([np.zeros_like(masks), masks])
     path = {"step_rule": rule, "T_max": 160, "smallest_bin": 3, "guidance": 1.0}
-    weighing = {"latent_blur": blur, "lam": 0.4, "patch_share": 0.0}
+    weighing = {"latent_blur": blur, "lam": 0.4}
     tried = calibration.sweep(fitted, images, masks, [path], [weighing])
     other = fitted.under(fitted.settings.change(**path, **weighing))
     other.set_ranges(images[:3])        # the sweep scales by its own good images

@@ -13,6 +13,7 @@ from conftest import TINY, tiny
 import ddad
 from ddad.cli import main
 from ddad.detector import Detector
+from ddad.networks.autoencoders import load_vae
 from ddad.reproduction import intervals, tables
 from ddad.reproduction.receipts import make_receipt, read_receipt
 from ddad.reproduction.runs import (
@@ -25,7 +26,7 @@ from ddad.reproduction.runs import (
     settings_of,
 )
 from ddad.runtime.errors import DataError, SettingsError
-from ddad.settings import PRESETS, preset
+from ddad.settings import PHI, PRESETS, preset, shaping
 
 CHANGED = {name: list(value) if isinstance(value, tuple) else value
            for name, value in TINY.items() if name != "held_out"}
@@ -136,6 +137,30 @@ def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
     assert set(made["images"]["T_hat"]) == {s.T_max} and "questions" not in made
     make_receipt(tmp_path)
     receipt = read_receipt(tmp_path)
+    assert all(make(receipt) is not None for make in tables.TABLES.values())
+
+
+def test_presets_of_one_training_share_it(data, runs, tmp_path):
+    shutil.copytree(runs / "disc" / "clean-1", tmp_path / "disc" / "clean-1")
+    region = tiny("regional", seed=1, patch_bank=50)
+    make = lambda settings, out: reproduce(
+        Run("disc", settings.preset, settings.seed), "folder", data / "disc", out,
+        settings, vae=load_vae("pixels"), device="cpu")
+    [clean] = (run for run in read_receipt(runs)["runs"]
+               if (run["preset"], run["seed"]) == ("clean", 1))
+    region = region.change(**{name: clean["settings"][name] for name in shaping(PHI)})
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    shared, alone = make(region, tmp_path), make(region, tmp_path / "alone")
+    assert "train" not in shared["cost"]["seconds"]
+    assert "train" in alone["cost"]["seconds"]
+    assert shared["training"] == clean["training"] == alone["training"]
+    # not trained again, and what a training of its own would have ended with
+    assert shared["weights"][weights] == clean["weights"][weights]
+    assert alone["weights"][weights] == clean["weights"][weights]
+    assert shared["images"] == alone["images"]
+    other = make(region.change(learning_rate=0.5, seed=1, preset="fast"), tmp_path)
+    assert "train" in other["cost"]["seconds"]
+    receipt = make_receipt(tmp_path)
     assert all(make(receipt) is not None for make in tables.TABLES.values())
 
 
