@@ -216,14 +216,19 @@ def of_older_records(variant: str, metric: str) -> list[Effect]:
 # --- the page
 
 def cells(found: list[Row]) -> list[list[str]]:
-    """The table below HEAD; a claim's name stands in its first row."""
+    """The table below HEAD."""
+    return [*told(found), *not_run()]
+
+
+def told(found: list[Row]) -> list[list[str]]:
+    """A line a row; a claim's name stands in the first of its own."""
     lines, before = [], None
     for row in found:
-        told = (["", ""] if row.claim == before else
-                [row.claim, link(row.chapter)])
-        lines.append([*told, row.paper, *ours(row), verdict(row)])
+        named = (["", ""] if row.claim == before else
+                 [row.claim, link(row.chapter)])
+        lines.append([*named, row.paper, *ours(row), verdict(row)])
         before = row.claim
-    return [*lines, *not_run()]
+    return lines
 
 
 def ours(row: Row) -> list[str]:

@@ -13,6 +13,7 @@ from functools import partial
 import beyond
 import experiments
 import ledger as claims
+import own_claims
 import paper_plan
 import results_tables
 import speed
@@ -111,8 +112,9 @@ RECEIPTS = {path.stem: read_receipt(path)
 TABLES = {f.__name__: f for f in (receipts, notebooks, robustness, broken)}
 TABLES |= {"experiments": experiments.described}
 # one receipt a data set is evidence for a claim
-TABLES |= claims.tables([receipt for name, receipt in RECEIPTS.items()
-                         if not name.endswith("_taesd")])
+EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
+            if not name.endswith("_taesd")}
+TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()

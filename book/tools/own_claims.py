@@ -1,0 +1,122 @@
+"""The second table of book/ledger.md: what this project says of its own extension, each
+claim able to be refuted, beside what the receipts say.
+
+Two kinds of evidence: detectors as a user has them, each calibrated by itself
+(`ddad reproduce`); and paths of which nothing was chosen (`step_rules.py`), the mean
+over its steps.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import ledger
+import numpy as np
+import step_rules
+from ledger import MEASURES, TITLES, Row, each_once
+
+from ddad.reproduction import verdicts
+from ddad.reproduction.beyond import OURS, entries
+from ddad.reproduction.verdicts import Effect, Measured, effect, minus
+
+CHAPTER = "13_beyond_the_paper"
+NAME = "step_rules"                 # of the receipt
+COMMANDS = {NAME: "python book/tools/step_rules.py", OURS: ledger.REPRODUCE}
+PLAIN, MASKED = step_rules.TRAININGS
+
+# claim; one path; another
+PATHS = [
+    ("A step for each region beats a step for each image.",
+     (PLAIN, "region"), (PLAIN, "image")),
+    ("A step for each region beats $T_{max}$ for all.",
+     (PLAIN, "region"), (PLAIN, "static")),
+    ("Under steps by region, a network that was trained on noised patches beats one "
+     "that was trained as the paper's.", (MASKED, "region"), (PLAIN, "region")),
+]
+# claim; third of the defects by size; the path that steps by region are set beside
+THIRDS = [
+    ("Steps by region find small defects as well as $T_{max}$ for all, or better.", 0,
+     "static"),
+    ("Steps by region find large defects as well as steps by image, or better.", 2,
+     "image"),
+]
+# claim; the method that the extension is set beside
+AGAINST = [
+    ("The extension beats the paper's method, both calibrated.", "clean"),
+    ("The extension beats nearest neighbours among all patches.", "neighbours"),
+    ("The extension beats PatchCore with all patches.", "patchcore"),
+    ("The extension beats one call of its network.", "one_call"),
+]
+
+
+def rows(receipts: dict[str, dict]) -> list[Row]:
+    """Each claim's figures, with verdicts corrected for the number of these rows."""
+    made = []
+    for claim, one, other in PATHS:
+        made += [_row(claim, title, NAME, of_paths(receipts, MEASURES[metric], one,
+                                                   other))
+                 for metric, title in TITLES.items()]
+    for claim, third, rule in THIRDS:
+        size = ("smallest", "middle", "largest")[third]
+        made.append(_row(claim, f"PRO, {size} third", NAME, of_paths(
+            receipts, partial(verdicts.pro, third=third), (PLAIN, "region"),
+            (PLAIN, rule))))
+    for claim, other in AGAINST:
+        made += [_row(claim, title, OURS, against(receipts, MEASURES[metric], other))
+                 for metric, title in TITLES.items()]
+    return ledger.judged(made)
+
+
+def _row(claim: str, unit: str, source: str, effects: list[Effect]) -> Row:
+    return Row(claim, CHAPTER, "an extension", unit, COMMANDS[source], effects)
+
+
+def of_paths(receipts: dict[str, dict], measure: Callable, one: tuple[str, str],
+             other: tuple[str, str]) -> list[Effect]:
+    """One network and rule minus another, by seed: the mean over the steps."""
+    receipt, effects = receipts.get(NAME), []
+    for category in receipt["test"] if receipt else ():
+        runs = {(run["preset"], run["seed"]): run for run in receipt["runs"]
+                if run["category"] == category}
+
+        def mean_of(path: tuple[str, str], seed: int, runs=runs) -> Measured:
+            each = [runs[step_rules.name(*path, T), seed] for T in step_rules.STEPS]
+            values, drawn = zip(*(measure(receipt, run, run["images"])
+                                  for run in each))
+            return float(np.mean(values)), np.mean(drawn, 0)
+
+        seeds = sorted({seed for _, seed in runs})
+        effects.append(effect(category, [
+            minus(mean_of(one, seed), mean_of(other, seed)) for seed in seeds]))
+    return effects
+
+
+def against(receipts: dict[str, dict], measure: Callable, other: str) -> list[Effect]:
+    """The extension minus another method, by seed. One that has no seed of its own is
+    the same for all.
+    """
+    effects = []
+    for name, receipt in receipts.items():
+        if name == NAME:
+            continue
+        found = entries(receipt)
+        for category in receipt["test"]:
+            if (category, OURS) in found and (category, other) in found:
+                measured = [{seed: measure(receipt, run, images)
+                             for seed, run, images in found[category, method]}
+                            for method in (OURS, other)]
+                ours, theirs = measured
+                alone = next(iter(theirs.values())) if len(theirs) == 1 else None
+                effects.append(effect(category, [
+                    minus(one, theirs.get(seed, alone))
+                    for seed, one in ours.items() if seed in theirs or alone]))
+    return each_once(effects)
+
+
+def tables(receipts: dict[str, dict]) -> dict[str, Callable[[], str]]:
+    """By name: "own_claims"."""
+    def own() -> str:
+        lines = ledger.told(rows(receipts))
+        head = [title for title in ledger.HEAD if title != "paper"]
+        return ledger.table(head, [[*line[:2], *line[3:]] for line in lines])
+    return {"own_claims": own}
