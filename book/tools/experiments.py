@@ -104,6 +104,7 @@ def _plan(record: str, data: str, title: str, more: str = "") -> Experiment:
                 "plan_cpu"))
 
 
+RULED = ("hazelnut", "deeppcb", "loco_juice_bottle")     # small enough for every path
 CURVE = " --curve {runs}/receipts/%s/%s/clean-0/detector {data}/%s"
 EXPERIMENTS = [
     Experiment("demo", "the products with the shipped weights", DEMO,
@@ -133,6 +134,15 @@ EXPERIMENTS = [
          "ddad reproduce products {products} {out} --presets clean regional --seeds "
          f"0 1 2 --calibrate --vae embedded {AT_128}"),
         "receipt.json", 150, "0, 1, 2", also=DRAWN),
+    Experiment(
+        "receipts/step_rules", "step rules and trainings, nothing chosen, 128 pixels",
+        REPRODUCE,
+        ("python book/tools/step_rules.py {out}" + "".join(
+            f" --of {{runs}}/receipts/{name} {{data}} {{taef2}}" for name in RULED),),
+        "receipt.json", 110, "0, 1, 2; 0, 1 of the juice bottle",
+        ("hazelnut", "deeppcb", "juice bottle", "taef2"),
+        tuple(f"receipts/{name}" for name in RULED),
+        tables=("own_claims", "step_rules")),
     Experiment(
         "beyond", "the extension beside what it has to beat", BEYOND,
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",

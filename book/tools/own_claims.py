@@ -113,10 +113,30 @@ def against(receipts: dict[str, dict], measure: Callable, other: str) -> list[Ef
     return each_once(effects)
 
 
+def by_rule(receipt: dict) -> str:
+    """I-AUROC / PRO by data set, network and step: means over the seeds."""
+    found: dict = {}
+    for run in receipt["runs"]:
+        trained, rule, T = run["preset"].split(", ")
+        result = run["result"]
+        found.setdefault((run["category"], trained, int(T)), {}).setdefault(
+            rule, []).append((result["i_auroc"], result["pro_exact"]))
+    lines = [[ledger.name_of(data), trained, T,
+              *(" / ".join(f"{np.mean(one):.3f}" for one in zip(*of[rule]))
+                for rule in step_rules.RULES), len(of["region"])]
+             for (data, trained, T), of in sorted(found.items(), key=lambda one: (
+                 one[0][0], step_rules.TRAININGS.index(one[0][1]), one[0][2]))]
+    return ledger.table(["data", "network", "$T_{max}$", *step_rules.RULES, "seeds"],
+                        lines)
+
+
 def tables(receipts: dict[str, dict]) -> dict[str, Callable[[], str]]:
-    """By name: "own_claims"."""
+    """By name: "own_claims", "step_rules"."""
     def own() -> str:
         lines = ledger.told(rows(receipts))
         head = [title for title in ledger.HEAD if title != "paper"]
         return ledger.table(head, [[*line[:2], *line[3:]] for line in lines])
-    return {"own_claims": own}
+
+    def rules() -> str:
+        return by_rule(receipts[NAME]) if NAME in receipts else "Not run yet."
+    return {"own_claims": own, "step_rules": rules}

@@ -30,7 +30,7 @@ def add_train(commands) -> None:
     network_options(one)
     one.add_argument("--calibrate", action="store_true",
                      help="choose step rule, T_max, smallest bin, guidance, "
-                          "latent_blur, lambda and patch_share without test data")
+                          "latent_blur and lambda without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
                      help="a detector of the same product: nothing is trained; its "
                           "networks serve the settings of --set, or --preset fast")

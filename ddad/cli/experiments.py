@@ -69,7 +69,8 @@ def add_reproduce(commands) -> None:
                      help="settings that differ by category: visa_readers, embedded, "
                           "or a JSON file")
     one.add_argument("--calibrate", action="store_true",
-                     help="let the preset clean choose its constants without test data")
+                     help="choose the constants without test data, but not those of "
+                          "the presets paper and official")
     changes_option(one, "settings to change, for all runs")
     one.add_argument("--maps", action="store_true",
                      help="keep the anomaly maps (maps.npy in each run)")
