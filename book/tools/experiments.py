@@ -194,7 +194,6 @@ NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
     "receipts/embedded": VERSION_1,
-    "receipts/loco_juice_bottle": SHORT,
     "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
         [one.name for one in EXPERIMENTS if one.kind is ABLATE]
@@ -208,7 +207,6 @@ WEAK = "of an older form, baselines not at full strength, shown until {} is made
 FAVOURED = "of an older form, one set of constants for all, shown until {} is made"
 UNTIL = {**{f"ablation_{name}": (f"receipts/ablation_{name}", FAVOURED)
             for name in (*PRODUCTS, "loco_juice_bottle")},
-         "loco_juice_bottle": ("receipts/loco_juice_bottle", WEAK),
          "mtd": ("receipts/mtd_by_tile", WEAK)}
 
 

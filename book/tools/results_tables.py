@@ -14,38 +14,43 @@ from ddad.reproduction.tables import BASELINES, _baselines_of
 RECEIPTS = {"loco_juice_bottle": "loco_juice_bottle", "mtd": "mtd_by_tile",
             "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
 SETS = (*PRODUCTS, *RECEIPTS)
-METHOD = "method"
+METHOD, EXTENSION = "method", "a step a region"
 BOTH = ("i_auroc", "pro")
 
 
-def runs_of(data: str, suffix: str = "") -> list[dict]:
-    """The runs of a data set, each with result and settings; none if none was made.
+def runs_of(data: str, suffix: str = "", preset: str = "clean") -> list[dict]:
+    """The runs of a data set by one preset, each with result and settings; none if none
+    was made.
 
     suffix: of the receipt, by its autoencoder.
     """
     if not suffix and recorded(data):
-        return [load(data)]
+        return [load(data)] if preset == "clean" else []
     receipt = f"receipts/{RECEIPTS.get(data)}{suffix}"
-    return load(receipt)["runs"] if recorded(receipt) else []
+    runs = load(receipt)["runs"] if recorded(receipt) else []
+    return [run for run in runs if run["preset"] == preset]
 
 
 def detectors(data: str) -> dict[str, dict]:
-    """By name the metrics of the method, as means over its seeds, and of all that is
-    simpler.
+    """By name the metrics of the method and of the extension, as means over seeds, and
+    of all that is simpler.
     """
     runs = runs_of(data)
     if not runs:
         return {}
-    own = {metric: mean(run["result"][metric] for run in runs) for metric in METRICS}
+    own = {name: {metric: mean(run["result"][metric] for run in of)
+                  for metric in METRICS}
+           for name, of in ((METHOD, runs), (EXTENSION, runs_of(data, "", "regional")))
+           if of}
     found = next(filter(None, (_baselines_of(run.get("questions", run))
                                for run in runs)), {})
-    return {METHOD: own} | {BASELINES[name]: row for name, row in found.items()}
+    return own | {BASELINES[name]: row for name, row in found.items()}
 
 
 def overview() -> str:
     """I-AUROC and PRO of all detectors on all data sets, and what they come to."""
     found = {data: of for data in SETS if (of := detectors(data))}
-    names = [name for name in (METHOD, *BASELINES.values())
+    names = [name for name in (METHOD, EXTENSION, *BASELINES.values())
              if any(name in of for of in found.values())]
     rows = [[name, *(" / ".join(f"{of[name][metric]:.3f}" for metric in BOTH)
                      if name in of else "–" for of in found.values())]
@@ -57,7 +62,8 @@ def overview() -> str:
 def on_products(found: dict[str, dict]) -> str:
     """The method's means over the drawn products, beside the best other ones."""
     of = [found[data] for data in PRODUCTS]
-    shared = [name for name in of[0] if all(name in one for one in of)]
+    shared = [name for name in of[0] if all(name in one for one in of)
+              and name != EXTENSION]
     told = []
     for metric, title in ((metric, METRICS[metric]) for metric in BOTH):
         means = {name: mean(one[name][metric] for one in of) for name in shared}
@@ -69,15 +75,16 @@ def on_products(found: dict[str, dict]) -> str:
 
 
 def on_real_sets(found: dict[str, dict]) -> str:
-    """Where the method is ahead of all others."""
+    """Where the method is ahead of all that is simpler."""
     said = []
     for metric, title in ((metric, METRICS[metric]) for metric in BOTH):
         ahead, behind = [], []
         for data in (data for data in RECEIPTS if data in found):
             figures = {name: row[metric] for name, row in found[data].items()}
             own = figures.pop(METHOD)
+            figures.pop(EXTENSION, None)
             (ahead if own >= max(figures.values()) else behind).append(data)
-        said.append(f"by {title} it is ahead of all others on "
+        said.append(f"by {title} it is ahead of all that is simpler on "
                     f"{', '.join(ahead) or 'none'}, and behind one on "
                     f"{', '.join(behind) or 'none'}")
     return f"Of the real sets, {'; '.join(said)}."
@@ -133,7 +140,8 @@ def autoencoders() -> str:
     for data, receipt in RECEIPTS.items():
         for suffix, title in (("", "TAEF2, 32 channels"), ("_taesd", "TAESD, 4")):
             if recorded(f"receipts/{receipt}{suffix}"):
-                runs = load(f"receipts/{receipt}{suffix}")["runs"]
+                runs = [run for run in load(f"receipts/{receipt}{suffix}")["runs"]
+                        if run["preset"] == "clean"]
                 size = runs[0]["settings"]["image_size"]
                 length = runs[0]["settings"]["train_length"]
                 rows.append([data, title, size, length, len(runs),
@@ -164,10 +172,12 @@ def intervals() -> str:
 
 
 def settings() -> str:
-    names = ("T_max", "smallest_bin", "guidance", "latent_blur", "lam", "train_length",
-             "tune_epochs", "image_size", "seed")
-    rows = [[data, *(run["settings"].get(name, 0.0) for name in names)]
-            for data in SETS for run in runs_of(data)]
+    names = ("preset", "step_rule", "T_max", "smallest_bin", "guidance", "latent_blur",
+             "lam", "train_length", "tune_epochs", "image_size", "seed")
+    # older records know neither the preset nor a step a region
+    rows = [[data, *(run["settings"].get(name, "–") for name in names)]
+            for data in SETS for preset in ("clean", "regional")
+            for run in runs_of(data, "", preset)]
     return table(["data set", *names], rows)
 
 
