@@ -38,10 +38,12 @@ def receipts() -> str:
         runs = receipt["runs"]
         told = [", ".join(sorted({str(run[key]) for run in runs}))
                 for key in ("preset", "seed", "device")]
-        spent = sum(sum(run["cost"]["seconds"].values()) for run in runs) / 60
+        spent = sum(sum(run["cost"]["seconds"].values()) for run in runs
+                    if "cost" in run) / 60
         commits = sorted({run["commit"] or "none" for run in runs})
         rows.append([f"`book/results/receipts/{name}.json`", len(runs), *told,
-                     f"{spent:.0f}", ", ".join(f"`{one[:7]}`" for one in commits),
+                     f"{spent:.0f}" if spent else "–",
+                     ", ".join(f"`{one[:7]}`" for one in commits),
                      f"`{receipt['sha256'][:16]}`"])
     head = ["receipt", "runs", "presets", "seeds", "device",
             "minutes of one core, questions left out", "commit", "SHA-256 begins"]

@@ -35,10 +35,8 @@ PATHS = [
 ]
 # claim; third of the defects by size; the path that steps by region are set beside
 THIRDS = [
-    ("Steps by region find small defects as well as $T_{max}$ for all, or better.", 0,
-     "static"),
-    ("Steps by region find large defects as well as steps by image, or better.", 2,
-     "image"),
+    ("Steps by region find small defects better than $T_{max}$ for all.", 0, "static"),
+    ("Steps by region find large defects better than steps by image.", 2, "image"),
 ]
 # claim; the method that the extension is set beside
 AGAINST = [
