@@ -8,8 +8,8 @@ text is silent, the code that produced its figures, but for three faults of that
 figures can be rerun; `clean`, the default, takes nothing from test data. `fast` is
 `clean` with fewer network calls to almost the same answer.
 
-Two leave the paper: `regional` gives each region its own step, and trains for that;
-`one-call` takes a single call of the U-Net and nothing else.
+Two leave the paper, with the network of `clean`: `regional` gives each region its own
+step; `one-call` takes a single call of the U-Net and nothing else.
 """
 from __future__ import annotations
 

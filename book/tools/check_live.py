@@ -51,7 +51,7 @@ REGIONS = {"step_rule": "region", "T_max": 320, "guidance": 0.0, "patch_share": 
 REGION_VARIANTS = ({"T_max": 480, "smallest_bin": 4, "edge_bin": "lower",
                     "guidance": 1.5, "patch_share": 0.6, "call_every": 4},
                    {"step_rule": "image", "T_max": 80})
-LEARNT_FROM = 20                 # good images for each: banks; ranges and threshold
+LEARNT_FROM = 24                 # good images for each: banks; ranges and threshold
 
 # Speaks to a worker as the page does, and keeps what it answers.
 WORKER = """
