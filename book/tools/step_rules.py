@@ -8,9 +8,11 @@ RUNS: folder of a finished `ddad reproduce` with the preset clean; DATA: the fol
 its categories; VAE: as `ddad reproduce --vae`. The clean detectors are the plain ones.
 The masked ones are trained here, with the same seeds, steps and settings but for
 MASKED. Every rule is tried at each T_max of STEPS, all other constants being those of
-SAME: none is chosen, and no rule has a favour. Features are each detector's own; map
-ranges come from the held-out images of each path. Leaves OUT/receipt.json, with a run
-for each network and path; what is finished is kept.
+SAME: none is chosen here. They are the extension's, without guidance, and one of the
+steps is its preset's: steps by image are at home with guidance and the earlier step.
+Features are each detector's own, fine-tuned on its calibrated path; map ranges come
+from the held-out images of each path. Leaves OUT/receipt.json, with a run for each
+network and path; what is finished is kept.
 """
 from __future__ import annotations
 
