@@ -270,7 +270,7 @@ _AS_PUBLISHED = dict(
     self_neighbour=True, tune_level="batch", tune_gradient="both",
     tune_batch_norm="training", tune_batch=30, seed=42, clamp=False)
 FAST = dict(call_every=4)
-REGIONAL = dict(step_rule="region", T_max=320, guidance=0.0, threshold_share=0.5)
+REGIONAL = dict(step_rule="region", guidance=0.0, threshold_share=0.5)
 ONE_CALL = dict(step_rule="static", T_max=20, ddim_steps=1, guidance=0.0, lam=1.0,
                 decode=False, tune_epochs=0, threshold_share=0.5)
 PRESETS: dict[str, Settings] = {
