@@ -63,9 +63,8 @@ def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
     """
     side, labels = min(SIDE, images.shape[-1]), masks.any((1, 2))
     masks = F.adaptive_max_pool2d(torch.from_numpy(masks).float(), side).numpy() > 0
-    seen, table, q = [], [], []
-    for i, x0 in enumerate(images.split(16)):
-        seen.append(detector.observe(x0, i * 16))
+    table, q = [], []
+    seen = [detector.observe(x0) for x0 in images.split(16)]
     good, joined = torch.from_numpy(~labels), lambda parts: (
         None if parts[0] is None else torch.cat(parts).cpu())
     for path in tqdm(paths, "calibrate", leave=False, delay=2):

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from . import anomaly_map as maps
 from . import conformal, saved_model
+from .data.images import as_images
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
 from .evaluation.patches import patch_features, stacked
-from .latent_projection import LatentProjection, draw
+from .latent_projection import LatentProjection, draw, draws_of
 from .networks.autoencoders import load_vae, scaling_factor
 from .noise_predictor import alpha_bar, q_sample
 from .runtime import hub, processes
@@ -163,15 +164,15 @@ class Detector:
     # --- the method, in the order data flows
 
     @torch.no_grad()
-    def observe(self, x0: Tensor, first: int = 0) -> Observed:
-        """What does not depend on the step: latents, features, distance. Image n's
-        draws come from (seed, first + n).
+    def observe(self, x0: Tensor) -> Observed:
+        """What does not depend on the step: latents, features, distance. An image's
+        draws come from the seed and its own levels: its place in the list is nothing.
         """
         s, x0 = self.settings, x0.to(self.device)
         mean, std = self.projection.posterior(x0)
         z0, eps, d, d_p = [], [], None, None
         for n in range(len(x0)):
-            draws = torch.Generator().manual_seed(s.seed * 1_000_003 + first + n)
+            draws = draws_of(x0[n], s.seed)
             deviation = None if std is None else std[n]
             z0.append(draw(mean[n], deviation, s.posterior, draws))
             if s.noise:
@@ -260,24 +261,20 @@ class Detector:
             z0_from=s.z0_from, callback=callback,
             zero_first=static and s.static_first_step == "zeroed")
 
-    def predict(self, images: Tensor, batch: int = 16) -> Prediction:
-        """Scores, maps, reconstructions and steps of images (N, 3, H, W) in [-1, 1].
+    def predict(self, images, batch: int = 16) -> Prediction:
+        """Scores, maps, reconstructions and steps of images: (N, 3, H, W) in [-1, 1],
+        or what else `data.images.as_images` takes, such as a list of paths.
 
         With map_range "held-out" an image's result depends on nothing but that image;
         with "test" on all those given. Several processes share the images out; each
-        returns the whole prediction. Raises ValueError for another shape, and
+        returns the whole prediction. Raises ValueError for what is no image, and
         ModelError where the networks do not fit together or a map is not finite.
         """
         size = self.settings.image_size
-        is_tensor = isinstance(images, Tensor)
-        if not is_tensor or images.ndim != 4 or images.shape[1:] != (3, size, size):
-            given = tuple(images.shape) if is_tensor else type(images).__name__
-            raise ValueError(
-                f"images must be a tensor (N, 3, {size}, {size}) in [-1, 1], as "
-                f"data.images.read_images gives them, not {given}")
+        images = as_images(images, size)
 
         def found_in(first: int, end: int) -> tuple[Tensor, ...]:
-            return self.respond(self.observe(images[first:end], first), size)[1:]
+            return self.respond(self.observe(images[first:end]), size)[1:]
 
         found = in_batches(len(images), batch, found_in, "detect")
         # score and map are made by weigh
@@ -349,6 +346,6 @@ class Detector:
         """This detector, its networks compiled for batches of so many images. Results
         differ by rounding. Raises ModelError: see `Networks.compile`.
         """
-        blank = torch.zeros(batch, 3, *[self.settings.image_size] * 2)
+        blank = -torch.ones(batch, 3, *[self.settings.image_size] * 2)
         self.networks.compile(batch, lambda: self.predict(blank, batch))
         return self

@@ -9,6 +9,7 @@ as large as a palm is a few latent positions wide.
 """
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,3 +60,12 @@ def draw(mean: Tensor, std: Tensor | None, posterior: str,
     if posterior == "mode" or std is None:
         return mean
     return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
+
+
+def draws_of(x0: Tensor, seed: int) -> torch.Generator:
+    """The generator of the draws of one image (3, H, W): from the seed and its levels,
+    so that its place in a list changes nothing.
+    """
+    content = x0.cpu().contiguous().numpy().tobytes()
+    digest = hashlib.sha256(f"{seed} ".encode() + content).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big"))

@@ -9,6 +9,7 @@ on its share of the rows.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .calibration import Calibration, enough
+from .data.images import as_images
 from .detector import Detector
 from .dynamic_noise import MemoryBank
 from .evaluation.likeness import compare_distances
@@ -31,7 +33,8 @@ from .runtime.checkpoints import Checkpoint, kept_latents
 from .runtime.devices import pick_device
 from .runtime.errors import SettingsError
 from .runtime.graphs import gradients
-from .runtime.latent_cache import encode_all
+from .runtime.latent_cache import encode_all, tensors_hash
+from .runtime.manifest import versions
 from .runtime.stages import Stages
 from .settings import EPS_THETA, PHI, Settings, preset, shaping
 
@@ -82,13 +85,14 @@ def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:
 def optimise(model: nn.Module,
              batch_at: Callable[[torch.Generator], tuple[Tensor, ...]],
              loss_of: Callable[..., Tensor], steps: int, what: str, settings: Settings,
-             checkpoint: Path | None = None) -> dict:
+             checkpoint: Path | None = None, made_from: dict | None = None) -> dict:
     """AdamW with averaged weights on `loss_of(*batch_at(draws))`, a scalar loss whose
     randomness all comes from `draws`; what to record of it.
 
     `model` ends frozen, in evaluation mode, with the averaged weights. checkpoint: a
-    .safetensors path that the state is kept at, and that a later call goes on from:
-    see `Checkpoint` (SettingsError). loss_of: see `graphs.gradients`.
+    .safetensors path that the state is kept at, and that a later call goes on from, if
+    it is `made_from` the same: see `Checkpoint` (SettingsError; ModelError where the
+    training diverges). loss_of: see `graphs.gradients`.
     """
     s, chosen = settings, settings.as_dict()
     names, weights = zip(*model.train().named_parameters())
@@ -97,7 +101,7 @@ def optimise(model: nn.Module,
         weights, lr=s.learning_rate, weight_decay=s.weight_decay,
         fused=weights[0].device.type == "cuda")
     made_with = {"what": what, "steps": steps} | {
-        name: chosen[name] for name in shaping(EPS_THETA)}
+        name: chosen[name] for name in shaping(EPS_THETA)} | (made_from or {})
     state = Checkpoint(checkpoint, made_with, names, weights, averaged, optimiser)
     done, loss_and_gradients = state.resume(), gradients(optimiser, loss_of)
     for i in tqdm(range(done, steps), what, initial=done, total=steps, mininterval=1,
@@ -144,7 +148,7 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
     training latents, encoded once; what to record of it.
 
     Several processes, each with the same latents, share out the rows of a batch. Raises
-    SettingsError for fewer rows than processes.
+    SettingsError for fewer rows than processes. Warns where nothing was learned.
     """
     s, abar, unet = settings, alpha_bar(settings, device), unet.to(device)
     mean, std = mean.to(device), None if std is None else std.to(device)
@@ -163,15 +167,23 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
         return epsilon_loss(eps_theta, z0, t, eps, abar)
 
     share = processes.shared(batch_at, loss_of, s.train_batch)
+    made_from = checkpoint and {
+        "images or autoencoder": tensors_hash({"mean": mean, "std": std})} | versions()
     record = optimise(unet, *share, s.steps_for(len(mean)), "train eps_theta", s,
-                      checkpoint)
+                      checkpoint, made_from)
+    if record["steps"] >= 50 and record["loss"] >= 1:
+        warnings.warn(f"the training's loss is {record['loss']:.2f} at its end, and "
+                      "that of a network that predicts no noise at all is 1: it has "
+                      "learned nothing; lower learning_rate, or raise train_length",
+                      stacklevel=2)
     return record | launched
 
 
-def fit(images: Tensor, settings: Settings | None = None, *,
-        held_out: Tensor | None = None, device: str = "auto", vae=None, unet=None,
-        phi=None, calibrate: bool = False, checkpoint: Path | None = None) -> Detector:
-    """Learn one product from its good images (N, 3, H, W) in [-1, 1].
+def fit(images, settings: Settings | None = None, *, held_out=None,
+        device: str = "auto", vae=None, unet=None, phi=None, calibrate: bool = False,
+        checkpoint: str | Path | None = None) -> Detector:
+    """Learn one product from its good images: (N, 3, H, W) in [-1, 1], or what else
+    `data.images.as_images` takes, such as a list of paths.
 
     held_out: good images for ranges, threshold and calibration; else a share of
     `images` is kept back. vae, unet, phi: networks in place of those the settings name;
@@ -182,8 +194,12 @@ def fit(images: Tensor, settings: Settings | None = None, *,
     BackboneError, WriteError, and ValueError for too few images.
     """
     s, device = settings or preset(), pick_device(device)
+    images = as_images(images, s.image_size)
+    if held_out is not None:
+        held_out = as_images(held_out, s.image_size)
     train, good = hold_out(images, s, held_out)
     _enough(train, good, s, calibrate)
+    checkpoint = checkpoint and Path(checkpoint)
     if vae is not None and s.vae == Settings.vae:
         s = s.change(vae="given")       # an object of which the settings know no name
     stages = Stages(device)

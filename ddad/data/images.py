@@ -17,6 +17,7 @@ cropped or skipped in silence.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -41,6 +42,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 MAX_PIXELS, MAX_SIDE = 100_000_000, 65_536
 # pixels; images beyond are decoded one at a time, whatever the number of threads
 LARGE, ONE_LARGE = 8_000_000, Lock()
+ROUNDING = 1e-3                 # that resampling may pass -1 and 1 by
 
 
 def train_items(root: str | Path) -> list[Item]:
@@ -128,6 +130,54 @@ def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
         for i, image in enumerate(bar):
             images[i] = image
     return images
+
+
+def as_images(images, size: int) -> Tensor:
+    """Images as the method takes them: (N, 3, size, size) float32 in [-1, 1].
+
+    images: such a tensor or array, also in another float type; or, one or a sequence
+    of, paths, PIL images and arrays (H, W, 3) or (H, W) uint8, which are resized as
+    `read_image` does it. Raises ValueError for what is none of these, DataError for a
+    file. Warns where no level is below 0, as is so of images in [0, 1].
+    """
+    if isinstance(images, np.ndarray) and images.dtype != np.uint8:
+        images = torch.from_numpy(images)
+    if not isinstance(images, Tensor):
+        single = isinstance(images, (str, Path, Image.Image)) or (
+            isinstance(images, np.ndarray) and images.ndim < 4)
+        images = [_one(x, size) for x in ([images] if single else images)]
+        images = torch.stack(images) if images else torch.empty(0, 3, size, size)
+    wanted, given = f"(N, 3, {size}, {size})", tuple(images.shape)
+    if images.ndim != 4 or given[1:] != (3, size, size) or not given[0]:
+        raise ValueError(f"images must be a tensor {wanted} in [-1, 1], not {given}: "
+                         "resize them, or give paths or PIL images")
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}, not float in [-1, 1]: bring "
+                         "levels of 0 to 255 to it by x / 127.5 - 1")
+    low, high = (float(x) for x in images.aminmax())
+    if not (low >= -1 - ROUNDING and high <= 1 + ROUNDING):      # NaN fails, too
+        raise ValueError(f"images hold {low:.4g} to {high:.4g}, not levels in [-1, 1]: "
+                         "bring them to it, by x / 127.5 - 1 from 0 to 255; the mean "
+                         "and deviation of a network are not wanted")
+    if low >= 0:
+        warnings.warn(f"no level of the images is below 0 ({low:.2g} to {high:.2g}): "
+                      "bring images in [0, 1] to [-1, 1] by 2 * x - 1", stacklevel=3)
+    return images.float()
+
+
+def _one(image, size: int) -> Tensor:
+    """A path, PIL image, array or tensor as (3, size, size)."""
+    if isinstance(image, Tensor):
+        return image
+    if isinstance(image, (str, Path)):
+        return read_image(image, size)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(f"{type(image).__name__} is no image: give a tensor (N, 3, "
+                         f"{size}, {size}) in [-1, 1], paths, PIL images, or arrays "
+                         "(H, W, 3) of uint8")
+    return _to_tensor(_converted(image.copy(), Path("the image given"))[0], size)
 
 
 def decoded(path: str | Path) -> tuple[Image.Image, str]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..calibration import BLUR, LAMBDA
 from ..detector import Detector, Observed, Response
+from ..latent_projection import draws_of
 from ..networks.autoencoders import PixelSpace
 from ..settings import Settings
 
@@ -38,22 +39,19 @@ class NoiseAveraged(Detector):
     Fine-tuning, which sees each image once an epoch, takes one draw.
     """
 
-    def observe(self, x0: Tensor, first: int = 0) -> Observed:
+    def observe(self, x0: Tensor) -> Observed:
         """The draws lie side by side as channels, (B, DRAWS C, h, w); the first is that
         of one draw.
         """
-        seen = super().observe(x0, first)
+        seen, seed = super().observe(x0), self.settings.seed * DRAWS
         eps = [seen.eps]
         for draw in range(1, DRAWS):
+            # that of one draw has no sign
             eps.append(torch.stack([
-                torch.randn(z.shape, generator=self._draws(first + n, draw))
-                for n, z in enumerate(seen.z0)]).to(self.device))
+                torch.randn(z.shape, generator=draws_of(x, -seed - draw))
+                for z, x in zip(seen.z0, x0)]).to(self.device))
         z0 = seen.z0.repeat(1, DRAWS, 1, 1)
         return replace(seen, z0=z0, eps=torch.cat(eps, 1))
-
-    def _draws(self, image: int, draw: int) -> torch.Generator:
-        seed = (self.settings.seed * 1_000_003 + image) * DRAWS + draw
-        return torch.Generator().manual_seed(-seed)     # that of one draw has no sign
 
     def respond(self, seen: Observed, size: int) -> Response:
         """As `Detector.respond`, z0_hat of all draws; the latent map's mean over their

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import processes
-from .errors import SettingsError
+from .errors import ModelError, SettingsError
 from .files import sole_writer, whole
 
 Detector = TypeVar("Detector")
-EVERY = 250                                         # steps between two writings
+EVERY, LOOK = 250, 10           # steps between two writings, and two looks at the loss
 
 
 @dataclass
@@ -29,9 +29,9 @@ class Checkpoint:
     """Weights, averaged weights and AdamW's moments of a training, and its losses so
     far.
 
-    path: a .safetensors file, or None to keep nothing. made_with: settings by name; a
-    checkpoint is resumed under the same ones only. Of several processes the main one
-    writes; all must see the same file.
+    path: a .safetensors file, or None to keep nothing. made_with: all that the training
+    depends on, by name; a checkpoint is resumed with the same only. Of several
+    processes the main one writes; all must see the same file.
     """
 
     path: Path | None
@@ -44,7 +44,7 @@ class Checkpoint:
 
     def resume(self) -> int:
         """Takes up what the file holds; how many steps are done. SettingsError where it
-        was made with other settings, or is not the same file for all processes.
+        was made with something else, or is not the same file for all processes.
         """
         done = self._read() if self.path is not None and self.path.exists() else 0
         if self.path is not None and len(set(processes.gathered([done]))) > 1:
@@ -56,10 +56,14 @@ class Checkpoint:
     def _read(self) -> int:
         with safe_open(self.path, "pt") as file:
             meta = file.metadata()
-        if meta["made_with"] != json.dumps(self.made_with):
+        there, here = json.loads(meta["made_with"]), json.loads(
+            json.dumps(self.made_with))
+        differs = [name for name in {**there, **here}
+                   if there.get(name) != here.get(name)]
+        if differs:
             raise SettingsError(
-                f"{self.path} was made with other settings; delete it to start anew, "
-                "or restore them to go on")
+                f"{self.path} was made with other {', '.join(differs)}; delete it to "
+                "start anew, or restore them to go on")
         tensors, done = load_file(self.path), int(meta["done"])
         with torch.no_grad():
             for name, w, a in zip(self.names, self.weights, self.averaged):
@@ -75,9 +79,17 @@ class Checkpoint:
         return done
 
     def after(self, done: int, steps: int, loss: Tensor) -> None:
-        """Notes the loss, and writes the file where it is time to."""
+        """Notes the loss, and writes the file where it is time to. ModelError, and
+        nothing is written, where the loss is no number any more.
+        """
         self.losses.append(loss)
         due = done % EVERY == 0 or done == steps
+        # seldom, as a GPU is waited for
+        if (due or done % LOOK == 0) and not torch.as_tensor(loss).isfinite():
+            kept = f"; {self.path} is of an earlier step" if self.path else ""
+            raise ModelError(
+                f"the training diverged: its loss is {float(loss)} at step {done}; "
+                f"lower learning_rate, or set gradient_clip{kept}")
         if self.path is None or not processes.is_main() or not due:
             return
         losses = [torch.as_tensor(x).cpu() for x in self.losses]

@@ -50,10 +50,15 @@ def encode_all(projection, networks, images: Tensor, keep: Path | None = None,
 
 def weights_hash(network) -> str | None:
     """SHA-256 of a network's named tensors; None for an object without any."""
-    if not isinstance(network, nn.Module):
-        return None
+    is_module = isinstance(network, nn.Module)
+    return tensors_hash(network.state_dict()) if is_module else None
+
+
+def tensors_hash(tensors: dict[str, Tensor | None]) -> str:
+    """SHA-256 of tensors by name; one that is None has no values."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().numpy()
-        digest.update(name.encode() + values.tobytes())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        if tensor is not None:
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

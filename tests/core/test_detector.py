@@ -155,3 +155,18 @@ def test_maps_weighed_anew_are_those_of_a_new_prediction(fitted, images):
         close(weighed, other.predict(images), atol=1e-6)
         assert (weighed.map - found.map).abs().max() > 1e-3
     close(fitted.weigh(found), found, atol=0)
+
+
+@pytest.mark.parametrize("change", [{"noise": True}, {"posterior": "sample"}])
+def test_draws_depend_on_the_image_and_not_on_its_place(change):
+    """The same score first, last, alone and repeated; another with another seed."""
+    images, detector = good_images(3), fit(vae=tiny_vae(), changes=change)
+    score = detector.predict(images).score
+    same = dict(rtol=0, atol=1e-5)
+    torch.testing.assert_close(detector.predict(images.flip(0)).score.flip(0), score,
+                               **same)
+    torch.testing.assert_close(detector.predict(images[1:2]).score, score[1:2], **same)
+    repeated = detector.predict(images[1:2].expand(5, -1, -1, -1)).score
+    torch.testing.assert_close(repeated, score[1:2].expand(5), **same)
+    other = detector.under(detector.settings.change(seed=1))
+    assert (other.predict(images).score - score).abs().max() > 1e-4

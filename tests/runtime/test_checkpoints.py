@@ -6,14 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import same_weights, tiny
+from conftest import good_images, same_weights, tiny, tiny_vae
 from safetensors.torch import load_file
 
-from ddad import training
+from ddad import Detector, training
 from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss
 from ddad.runtime import checkpoints
 from ddad.runtime.checkpoints import fitted, forget, kept_latents
-from ddad.runtime.errors import SettingsError, WriteError
+from ddad.runtime.errors import ModelError, SettingsError, WriteError
 from ddad.runtime.files import sole_writer
 
 
@@ -67,7 +67,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
     run_training(path)
     before = path.read_bytes()
     for changes in ({"seed": 1}, {"learning_rate": 1e-4}, {"steps": 8}):
-        with pytest.raises(SettingsError, match="other settings"):
+        with pytest.raises(SettingsError, match=f"other {next(iter(changes))}"):
             run_training(path, **changes)
     assert path.read_bytes() == before
 
@@ -176,3 +176,38 @@ def test_it_refuses_while_another_process_writes(folder):
 def test_forgetting_what_is_not_there(tmp_path):
     forget(tmp_path / "none.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path):
+    """Killed, wrong images removed, started again: it must not go on from weights that
+    learned them.
+    """
+    path, settings = tmp_path / "state.safetensors", tiny()
+    images = good_images(12)
+    first = Detector.fit(images, settings, checkpoint=path)
+    again = Detector.fit(images, settings, checkpoint=path)
+    assert same_weights(first.networks.unet.state_dict(),
+                        again.networks.unet.state_dict())
+    for other in (images[1:], images.flip(0), images * 0.99):
+        with pytest.raises(SettingsError, match="images or autoencoder"):
+            Detector.fit(other, settings, checkpoint=path)
+    with pytest.raises(SettingsError, match="images or autoencoder"):
+        Detector.fit(images, settings, vae=tiny_vae(), checkpoint=path)
+
+
+def test_a_diverging_training_stops_and_keeps_its_last_state(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "LOOK", 2)
+    path, made = tmp_path / "state.safetensors", []
+
+    def loss_of(w):
+        made.append(1)
+        return w * (torch.nan if len(made) > 4 else 1)
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    with pytest.raises(ModelError, match="step 6; lower learning_rate.*earlier step"):
+        training.optimise(model, lambda draws: (model.weight.sum(),), loss_of, 20,
+                          "test", tiny(gradient_clip=0.0), path)
+    assert len(made) == 6
+    tensors = load_file(path)
+    assert len(tensors["losses"]) == 3
+    assert all(values.isfinite().all() for values in tensors.values())
