@@ -127,20 +127,22 @@ def add_detect(commands) -> None:
 def run_detect(options: Namespace) -> int:
     from ..conformal import shortage
     from ..data.layouts import list_images
-    from ..deploy.folder import inspect
+    from ..deploy.folder import file_of, inspect
     paths = list_images(options.images)
     detector = chosen_detector(options)
     if options.compile:
         detector.compile()
     lines = inspect(detector, paths, options.out, options.maps)
-    asked = set(map(str, paths))
-    these = [line for line in lines if line["image"] in asked]
+    asked = set(map(file_of, paths))
+    these = [line for line in lines if line["file"] in asked]
     flagged = sum(bool(line.get("anomalous")) for line in these)
     refused = [line["error"] for line in these if "error" in line]
     others = len(lines) - len(these)
     earlier = f", with {others} of earlier runs" if others else ""
-    print(f"{len(these) - len(refused)} images, {flagged} above the threshold; results "
-          f"in {options.out / 'results.jsonl'}{earlier}")
+    above = (f"{flagged} above the threshold" if detector.threshold is not None else
+             "scored, with no threshold to be above: no image was held out")
+    print(f"{len(these) - len(refused)} images, {above}; results in "
+          f"{options.out / 'results.jsonl'}{earlier}")
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if scores is not None and (short := shortage(len(scores), rate)):
         print(f"warning: {short}", file=sys.stderr)

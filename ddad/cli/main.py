@@ -34,6 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     2 with a sentence for each input that cannot be used; 130 when interrupted.
     """
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # a name that a terminal cannot show stops nothing
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if processes.count() > 1 and options.command not in SHARED:
             raise ValueError("runs as one process; start it without the launcher "

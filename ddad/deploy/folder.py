@@ -5,6 +5,7 @@ It goes batch by batch, so memory stays flat.
 from __future__ import annotations
 
 import json
+import os
 from itertools import count
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from ..runtime.files import (
     write_text,
     writing_to,
 )
+from ..runtime.latent_cache import weights_hash
 from .overlays import save_overlay
 
 
@@ -38,13 +40,14 @@ def inspect(
 ) -> list[dict]:
     """Write out/overlays, out/maps and out/results.jsonl; returns the lines.
 
-    A line has image, its file's sha256, score, threshold, anomalous, p, rate, T_hat,
-    bin, distance and map; or, of an image that cannot be read, image and error: the
-    others are done all the same. p is the conformal p-value of the score, rate what the
-    threshold promises: an image is anomalous where p <= rate. What the detector does
-    not have is None. Images that results.jsonl has a score of are not done again,
-    unless the file has changed. With map_range "test" all images form one batch,
-    because their maps are normalised together; no p-value is made then.
+    A line has image, as it was given, file, its absolute path, sha256, score,
+    threshold, anomalous, p, rate, T_hat, bin, distance and map; or, of an image that
+    cannot be read, image, file and error: the others are done all the same. p is the
+    conformal p-value of the score, rate what the threshold promises: an image is
+    anomalous where p <= rate. What the detector does not have is None. Files that
+    results.jsonl has a score of are not done again, unless they have changed. With
+    map_range "test" all images form one batch, because their maps are normalised
+    together; no p-value is made then.
 
     maps: "png16", 65535 being twice the threshold, or "npy", float32. Raises
     FileExistsError when `out` is a file, or holds results of another detector, and
@@ -61,19 +64,25 @@ def inspect(
 def _mark(detector: Detector, out: Path, maps: str) -> None:
     """detector.json, which says what made the results; FileExistsError for another."""
     made_by = out / "detector.json"
+    networks = detector.networks
     identity = {
         "settings": detector.settings.as_dict(),
         "threshold": detector.threshold,
         "held_out_scores": _known(detector).tolist(),
         "record": detector.record,
         "maps": maps,
+        "autoencoder": weights_hash(networks.vae),
+        "U-Net": weights_hash(networks.unet),
+        "features": weights_hash(networks.phi),
     }
     if made_by.exists():
         found = json.loads(made_by.read_text(encoding="utf-8"))
-        if found != json.loads(json.dumps(identity)):
+        other = [name for name, here in json.loads(json.dumps(identity)).items()
+                 if found.get(name) != here]
+        if other:
             raise FileExistsError(
-                f"{out} holds results of another detector, or maps of another kind; "
-                "choose another folder"
+                f"{out} holds results of another detector, or maps of another kind "
+                f"(other {', '.join(other)}); choose another folder"
             )
     write_json(made_by, identity)
 
@@ -82,10 +91,10 @@ def _inspect(
     detector: Detector, paths: list[Path], out: Path, maps: str, batch: int
 ) -> list[dict]:
     log, together = out / "results.jsonl", detector.settings.map_range == "test"
-    old = {} if together else {line["image"]: line for line in _scored(log)}
-    left = [path for path in paths if not _is_of(old.get(str(path)), path)]
-    again = set(map(str, left))
-    lines = [line for image, line in old.items() if image not in again]
+    old = {} if together else {line["file"]: line for line in _scored(log)}
+    left = [path for path in paths if not _is_of(old.get(file_of(path)), path)]
+    again = set(map(file_of, left))
+    lines = [line for file, line in old.items() if file not in again]
     faults, names = [], _Names(old)
     if not together:
         _write(log, lines)
@@ -98,7 +107,7 @@ def _inspect(
         for n, (path, digest) in enumerate(part):
             name = names.of(path)
             _save(out, name, images[n], found, n, maps, detector.threshold)
-            line = {"image": str(path), "sha256": digest, **_said(detector, found, n)}
+            line = _named(path) | {"sha256": digest} | _said(detector, found, n)
             made.append(line | {"map": name})
         if together:
             _write(log, made + refused)
@@ -113,16 +122,26 @@ class _Names:
     """Names of maps: numbered, as two folders may hold images of one name."""
 
     def __init__(self, old: dict[str, dict]):
-        self.old = {image: line["map"] for image, line in old.items()}
+        self.old = {file: line["map"] for file, line in old.items()}
         numbers = (int(name.partition("_")[0]) for name in self.old.values())
         self.next = count(1 + max(numbers, default=-1))
 
     def of(self, path: Path) -> str:
         """The name that the image had before, or a new one."""
-        if str(path) in self.old:
-            return self.old[str(path)]
-        # a name has 255 bytes
-        return f"{next(self.next):05d}_{path.stem[:60]}"
+        if (file := file_of(path)) in self.old:
+            return self.old[file]
+        # a name has 255 bytes, and a letter up to four
+        stem = os.fsencode(path.stem)[:120].decode("utf-8", "ignore")
+        return f"{next(self.next):05d}_{stem}"
+
+
+def file_of(path: Path) -> str:
+    """What tells one file from another, however its path was typed."""
+    return os.path.abspath(path)
+
+
+def _named(path: Path) -> dict:
+    return {"image": str(path), "file": file_of(path)}
 
 
 def _said(detector: Detector, found: Prediction, n: int) -> dict:
@@ -179,7 +198,8 @@ def _scored(log: Path) -> list[dict]:
     """
     content = log.read_bytes() if log.exists() else b""
     ended = content[: content.rfind(b"\n") + 1].decode("utf-8")
-    lines = [json.loads(line) for line in ended.splitlines()]
+    # at line feeds alone: a name may hold what Unicode also calls the end of a line
+    lines = [json.loads(line) for line in ended.split("\n") if line]
     return [line for line in lines if "score" in line]
 
 
@@ -197,7 +217,7 @@ def _readable(
             images.append(read_image(path, size))
             part.append((path, digest))
         except (DataError, OSError) as error:
-            refused.append({"image": str(path), "error": str(error)})
+            refused.append(_named(path) | {"error": str(error)})
     stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
     return stacked, part, refused
 

@@ -12,8 +12,8 @@ from ddad.cli import main
 from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
-KEYS = {"image", "sha256", "score", "threshold", "anomalous", "p", "rate", "T_hat",
-        "bin", "distance", "map"}
+KEYS = {"image", "file", "sha256", "score", "threshold", "anomalous", "p", "rate",
+        "T_hat", "bin", "distance", "map"}
 
 
 def detect(model, images, out, *more):
@@ -189,7 +189,7 @@ def test_a_broken_image_is_named_and_the_others_are_done(model, tmp_path, capsys
     assert "003.png cannot be read" in capsys.readouterr().err
     scored = [line for line in lines_of(out) if "score" in line]
     [refused] = [line for line in lines_of(out) if "score" not in line]
-    assert len(scored) == 16 and set(refused) == {"image", "error"}
+    assert len(scored) == 16 and set(refused) == {"image", "file", "error"}
     assert "003.png" in refused["image"]
     broken.write_bytes(whole)
     assert detect(model, images, out) == 0
@@ -203,7 +203,7 @@ def test_nothing_but_broken_images(model, tmp_path, capsys):
     (images / "a.png").write_bytes(b"no picture")
     assert detect(model, images, out) == 2
     assert "a.png" in capsys.readouterr().err
-    assert [set(line) for line in lines_of(out)] == [{"image", "error"}]
+    assert [set(line) for line in lines_of(out)] == [{"image", "file", "error"}]
 
 
 def test_detect_refuses_a_folder_of_another_detector(

@@ -1,5 +1,8 @@
 """Detection on a folder of images, by a detector that sees nothing but brightness."""
 import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ class Brightness:
         self.settings, self.record = tiny(false_alarms=0.2, **changes), {}
         self.held_out_scores, self.decode, self.given = held_out, decode, []
         self.threshold = None if held_out is None else held_out[-4:][0].item()
+        self.networks = SimpleNamespace(vae=None, unet=None, phi=None)
 
     def predict(self, images):
         self.given.append(len(images))
@@ -78,7 +82,8 @@ def test_what_is_done_is_not_done_again_unless_the_file_has_changed(paths, tmp_p
 def test_an_image_that_cannot_be_read_gets_a_line_and_stops_nothing(paths, tmp_path):
     paths[2].write_bytes(b"no image")
     lines = inspect(Brightness(), paths, tmp_path / "out")
-    assert [set(line) == {"image", "error"} for line in lines] == 4 * [False] + [True]
+    refused = {"image", "file", "error"}
+    assert [set(line) == refused for line in lines] == 4 * [False] + [True]
     assert "2.png" in lines[-1]["error"]
     [refused] = inspect(Brightness(), [paths[2]], tmp_path / "other")
     assert refused == lines[-1]
@@ -137,3 +142,52 @@ def test_refuses_results_of_another_detector(paths, tmp_path):
     with pytest.raises(FileExistsError, match="is a file; give a folder"):
         inspect(Brightness(), paths, paths[0])
     assert len(lines_of(tmp_path / "out")) == 1
+
+
+@pytest.mark.parametrize("network", ["vae", "unet", "phi"])
+def test_refuses_results_of_another_network(paths, tmp_path, network):
+    """Mended weights under the same settings give other scores."""
+    one, other = (Brightness() for _ in range(2))
+    for n, detector in enumerate((one, other)):
+        setattr(detector.networks, network, torch.nn.Linear(1, 1))
+        torch.nn.init.constant_(getattr(detector.networks, network).weight, n)
+    inspect(one, paths, tmp_path / "out")
+    name = {"vae": "autoencoder", "unet": "U-Net", "phi": "features"}[network]
+    with pytest.raises(FileExistsError, match=f"other {name}"):
+        inspect(other, paths, tmp_path / "out")
+
+
+def test_one_name_typed_in_two_folders_is_two_images(tmp_path, monkeypatch):
+    """Tuesday's shots/0.png is not Monday's; but ./shots/0.png is shots/0.png."""
+    out = tmp_path / "out"
+    for day, level in (("monday", 0.2), ("tuesday", 0.8)):
+        save_image(tmp_path / day / "shots" / "0.png",
+                   torch.full((3, SIZE, SIZE), level))
+        monkeypatch.chdir(tmp_path / day)
+        lines = inspect(Brightness(), [Path("shots/0.png")], out)
+    assert len(lines) == len(lines_of(out)) == 2
+    assert len({line["map"] for line in lines}) == 2
+    first, second = sorted(line["score"] for line in lines)
+    assert (first, second) == (pytest.approx(0.6, abs=0.01),
+                               pytest.approx(0.9, abs=0.01))
+    again = Brightness()
+    here = os.path.abspath("shots/0.png")
+    for same in ("./shots/0.png", "../tuesday/shots/0.png", here):
+        assert len(inspect(again, [Path(same)], out)) == 2
+    assert again.given == []
+
+
+@pytest.mark.parametrize("name", [
+    "one\u2028line", "one\u0085line", "a\x1ebell", "\u6f22" * 60, "\U0001f4f7" * 55,
+    "e\u0301" * 70])
+def test_odd_names_cost_nothing(tmp_path, name):
+    path, out = tmp_path / f"{name}.png", tmp_path / "out"
+    try:
+        save_image(path, torch.full((3, SIZE, SIZE), 0.5))
+    except OSError:
+        pytest.skip("no such name here")
+    [line] = inspect(Brightness(), [path], out)
+    assert line["image"] == str(path)
+    assert (out / "maps" / f"{line['map']}.png").exists()
+    again = Brightness()
+    assert inspect(again, [path], out) == [line] and again.given == []
