@@ -8,7 +8,8 @@ from tqdm.auto import tqdm
 
 from ..runtime.errors import DataError
 from .images import decoded, defect_of, resize_mask, size_problem
-from .layouts import PARTS, Item, entries, scan
+from .layouts import PARTS, Item, ignored, scan
+from .plausible import Plausible
 
 
 def check(root: str | Path, size: int) -> dict:
@@ -22,12 +23,14 @@ def check(root: str | Path, size: int) -> dict:
         another size (other_size), or not empty but gone at `size` by the rule "area"
         (vanishing); empty and vanishing masks are no problem in themselves
     unreadable: the files that were refused
-    ignored: entries of the folders of images, and of those above, that are not used
+    ignored: entries of the folders of images, and of those above, that are not used,
+        each with the reason
     problems: a sentence each, which starts with the command that it blocks, "train: "
         or "evaluate: "
     usable_for: those of these commands that nothing blocks
     usable: whether that is both
-    warnings: a sentence each about what blocks neither
+    warnings: a sentence each about what blocks neither, such as masks or images that
+        are hardly what they should be: see `plausible`
     Files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
     root = Path(root)
@@ -40,9 +43,9 @@ def check(root: str | Path, size: int) -> dict:
     blocked["evaluate"] += _one_sided(root, kinds["test"])
 
     files = _Files(root, size)
-    found = [(item, blocks(part)) for part, items in parts.items() for item in items]
-    for item, problems in tqdm(found, "checking", leave=False, delay=2):
-        files.read(item, problems)
+    found = [(item, part) for part, items in parts.items() for item in items]
+    for item, part in tqdm(found, "checking", leave=False, delay=2):
+        files.read(item, part, blocks(part))
 
     usable_for = [command for command, problems in blocked.items() if not problems]
     return {
@@ -55,10 +58,11 @@ def check(root: str | Path, size: int) -> dict:
         "image_modes": dict(files.modes),
         "masks": files.masks,
         "unreadable": files.unreadable,
-        "ignored": _ignored(root, {item.path for item, _ in found}),
+        "ignored": ignored(root, {item.path for item, _ in found}),
         "problems": [f"{command}: {problem}"
                      for command, problems in blocked.items() for problem in problems],
-        "warnings": _too_few(root, len(parts["train"]), len(parts["validation"])),
+        "warnings": _too_few(root, len(parts["train"]), len(parts["validation"]))
+        + files.looked.warnings(parts["test"]),
         "usable_for": usable_for,
         "usable": len(usable_for) == len(blocked),
     }
@@ -68,14 +72,15 @@ class _Files:
     """Reads the images and masks of items, and counts what there is to say of them."""
 
     def __init__(self, root: Path, size: int):
-        self.root, self.size = root, size
+        self.root, self.size, self.looked = root, size, Plausible(root)
         self.sizes, self.modes, self.unreadable = Counter(), Counter(), []
         self.masks = {"found": 0, "missing": [], "empty": [], "other_size": [],
                       "vanishing": []}
 
-    def read(self, item: Item, problems: list[str]) -> None:
+    def read(self, item: Item, part: str, problems: list[str]) -> None:
         """One item; what is wrong with it is added to `problems`."""
-        extent = self._attempt(self._extent, item.path, problems)
+        look = lambda path: self._look(path, part, item)
+        extent = self._attempt(look, item.path, problems)
         name, masks = _name(self.root, item.path), self.masks
         if item.mask is None:
             masks["missing"] += [name] * (item.kind != "good")
@@ -88,15 +93,17 @@ class _Files:
             masks["empty"].append(name)
         elif not resize_mask(defect, self.size, "area").any():
             masks["vanishing"].append(name)
+        self.looked.mask(name, item.mask, defect)
         if extent and (problem := size_problem(item, extent, defect)):
             masks["other_size"].append(name)
             problems.append(problem)
 
-    def _extent(self, path: Path) -> tuple[int, int]:
+    def _look(self, path: Path, part: str, item: Item) -> tuple[int, int]:
         """Width and height; the decoded image is let go of before its mask is read."""
         image, mode = decoded(path)
         self.sizes["{}x{}".format(*image.size)] += 1
         self.modes[mode] += 1
+        self.looked.image(_name(self.root, path), part, item, image, mode)
         return image.size
 
     def _attempt(self, read: Callable, path: Path, problems: list[str]):
@@ -129,13 +136,3 @@ def _too_few(root: Path, train: int, held_out: int) -> list[str]:
         return []
     return [f"{root} has {train} good images to train on; with the default settings "
             f"training needs {needed}: add some, or lower the setting neighbours."]
-
-
-def _ignored(root: Path, used: set[Path]) -> list[str]:
-    """What lies in the folders of `used` or above them, and is neither."""
-    folders = {path.parent for path in used}
-    above = [root / part for part in (*PARTS, "Data/Images")]
-    searched = [folder for folder in (*above, *sorted(folders)) if folder.is_dir()]
-    known = used | folders
-    return [_name(root, path)
-            for folder in searched for path in entries(folder) if path not in known]

@@ -191,6 +191,9 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
         # a pipe would be waited for, a device may have no end
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError("it is no plain file")
+        if os.path.islink(path) and not os.path.exists(path):
+            raise DataError(f"{path} is a link to {os.readlink(path)}, which is not "
+                            "there: fetch it, or delete the link.")
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:

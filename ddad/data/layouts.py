@@ -15,13 +15,16 @@ image's kind is "good" in each of them.
 
 import csv
 import os  # os.path answers False where a Path raises: long names, loops of links
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..runtime.errors import DataError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = ("train", "validation", "test")
+SEARCHED = (*PARTS, "Data/Images")
 COLUMNS = ("object", "split", "label", "image", "mask")  # of VisA's table
 
 
@@ -36,14 +39,15 @@ class Item:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images lying directly in a folder, sorted; or the one that `folder` names.
+    """The images lying directly in a folder, sorted; or the one that `folder` names. A
+    link to nothing is one of them: reading it will say so.
 
     Raises DataError where it does not exist, cannot be listed, or holds no image.
     """
     folder = Path(folder)
     if os.path.isfile(folder):
         return [folder]
-    is_image = lambda path: path.suffix.lower() in SUFFIXES and os.path.isfile(path)
+    is_image = lambda path: path.suffix.lower() in SUFFIXES and not os.path.isdir(path)
     images = [path for path in entries(folder) if is_image(path)]
     if not images:
         raise DataError(f"{folder} holds no image: put some directly in it, of the "
@@ -69,8 +73,9 @@ def entries(folder: Path) -> list[Path]:
 def scan(root: str | Path, part: str) -> tuple[list[Item], list[str]]:
     """The images of "train", "validation" or "test", and a sentence for each problem.
 
-    A defect without a mask has None. train and validation hold good images only; test
-    is sorted by kind and name. Raises ValueError for another part.
+    A defect without a mask has None; that is a problem, unless there is no folder
+    ground_truth at all. train and validation hold good images only; test is sorted by
+    kind and name. Raises ValueError for another part.
     """
     if part not in PARTS:
         raise ValueError(
@@ -107,15 +112,50 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
         for path in images:
             endings = ("_mask.png", ".png", ".bmp", "")
             wanted = [truth / (path.stem + ending) for ending in endings]
-            mask = next(filter(os.path.exists, wanted), None)
-            if mask is None:
+            mask = next(filter(os.path.lexists, wanted), None)
+            if mask is None and os.path.lexists(root / "ground_truth"):
                 problems.append(_no_mask(path, wanted[0]))
             items.append(Item(path, folder.name, mask))
     return items, problems
 
 
 def _no_mask(image: Path, wanted: Path) -> str:
-    return f"{image} has no mask: add {wanted}, black but for the defect."
+    near = _much_like(wanted)
+    add = f"rename {near} to {wanted.name}" if near else (
+        f"add {wanted}, black but for the defect")
+    return f"{image} has no mask: {add}."
+
+
+def _much_like(wanted: Path) -> Path | None:
+    """A file that was meant by this name: of another case, of letters composed in
+    another way, or of another type.
+    """
+    def plain(path: Path) -> str:
+        letters = unicodedata.normalize("NFC", path.stem).casefold()
+        return letters.removesuffix("_mask")
+
+    if not os.path.isdir(wanted.parent):
+        return None
+    return next((path for path in entries(wanted.parent)
+                 if plain(path) == plain(wanted)), None)
+
+
+def ignored(root: Path, used: set[Path], parts: Sequence[str] = SEARCHED) -> list[str]:
+    """What lies in the folders of `used`, or in those `parts` of `root`, and is not in
+    use: each name, relative to `root`, with the reason.
+    """
+    folders = {path.parent for path in used}
+    searched = [folder for folder in (*(root / part for part in parts),
+                                      *sorted(folders)) if folder.is_dir()]
+    known, found = used | folders, []
+    for path in (path for folder in searched for path in entries(folder)):
+        if path in known:
+            continue
+        why = ("a folder, and images are read directly from theirs" if path.is_dir()
+               else "an image that no part uses" if path.suffix.lower() in SUFFIXES
+               else f"no image of the types {' '.join(SUFFIXES)}")
+        found.append(f"{path.relative_to(root).as_posix()}: {why}")
+    return found
 
 
 def _scan_table(root: Path, part: str) -> tuple[list[Item], list[str]]:

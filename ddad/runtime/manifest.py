@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import ModelError
 
 MANIFEST, STATE, CARD = "manifest.json", "state.safetensors", "README.md"
+RESULTS = "results.json"        # of an evaluation: gone with the detector it is of
 FORMAT = 2
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -41,7 +42,7 @@ def may_hold(folder: Path) -> None:
     if names and MANIFEST not in names:
         raise FileExistsError(f"{folder} holds something that is no saved detector; "
                               "choose another folder")
-    own = {MANIFEST, STATE, CARD, Path(UNET).parts[0], ".DS_Store"}
+    own = {MANIFEST, STATE, CARD, Path(UNET).parts[0], RESULTS, ".DS_Store"}
     if beside := sorted(names - own):
         raise FileExistsError(
             f"{folder} holds {', '.join(beside)} beside a detector, and saving would "

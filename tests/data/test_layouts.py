@@ -155,7 +155,8 @@ def test_visa_is_read(tmp_path, monkeypatch):
     assert report["usable"] and report["ignored"] == []
     assert report["test"] == {"anomaly": 2, "good": 2}
     (images / "Normal" / "extra.JPG").write_bytes(b"x")
-    assert check(root, 32)["ignored"] == ["Data/Images/Normal/extra.JPG"]
+    assert check(root, 32)["ignored"] == [
+        "Data/Images/Normal/extra.JPG: an image that no part uses"]
     monkeypatch.chdir(root)
     assert len(train_items(".")) == 4
 
