@@ -19,7 +19,7 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import promise, table
+from .printing import left_out, promise, table, warn
 
 
 def add_train(commands) -> None:
@@ -40,6 +40,7 @@ def add_train(commands) -> None:
 
 def run_train(options: Namespace) -> None:
     from ..calibration import CHOSEN
+    from ..data.images import held_out_items, train_items
     from ..data.product import load_held_out, load_train
     from ..detector import Detector
     from ..runtime.checkpoints import fitted
@@ -48,6 +49,8 @@ def run_train(options: Namespace) -> None:
     given, settings = _start(options)
     images = load_train(options.data, settings)
     held_out = load_held_out(options.data, settings)
+    good = [*train_items(options.data), *held_out_items(options.data)]
+    left_out(options.data, {item.path for item in good}, ("train", "validation"))
     asked = _asked(options, settings, images, held_out)
     if _holds(options.out, asked, options.overwrite):
         print(f"{options.out} holds this detector already, from the same images and "
@@ -129,6 +132,8 @@ def run_detect(options: Namespace) -> int:
     from ..data.layouts import list_images
     from ..deploy.folder import file_of, inspect
     paths = list_images(options.images)
+    if options.images.is_dir():
+        left_out(options.images, set(paths), ())
     detector = chosen_detector(options)
     if options.compile:
         detector.compile()
@@ -145,7 +150,7 @@ def run_detect(options: Namespace) -> int:
           f"{options.out / 'results.jsonl'}{earlier}")
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if scores is not None and (short := shortage(len(scores), rate)):
-        print(f"warning: {short}", file=sys.stderr)
+        warn(short)
     for error in refused:
         print(error, file=sys.stderr)
     return 2 if refused and not options.skip_bad else 0
@@ -174,35 +179,63 @@ def run_evaluate(options: Namespace) -> None:
     from ..data.product import load_held_out, load_test, load_train
     from ..evaluation.baselines import baselines
     from ..evaluation.regret import regret
-    from ..evaluation.scoring import evaluate
-    from ..reproduction.runs import by_area, made_with, measured
+    from ..evaluation.scoring import evaluate, lacking
+    from ..reproduction.runs import by_area, made_with, measured, portable
     from ..reproduction.tables import BASELINES
     from ..runtime.files import write_json
+    from ..runtime.manifest import RESULTS
     detector = chosen_detector(options)
     settings = detector.settings
     test = load_test(options.data, settings)
+    out = options.out or options.model / RESULTS
+    if (reason := lacking(test)) and (options.baselines or options.regret):
+        raise ValueError(f"{options.data}: {reason}; leave out --baselines and "
+                         "--regret")
+    _tell_of(options.data, test, settings)
     if options.compile:
         detector.compile()
     result, prediction = evaluate(detector, test, options.bootstrap)
     if not is_main():                               # the rest is one process's work
         return
-    rows = {options.data.name: result}
-    same = by_area(test, options.data, settings)
-    report = measured(detector, options.data, same, result, prediction)
+    if reason:
+        report = {"settings": portable(settings), "result": result, "images": {
+            "image": [path.relative_to(options.data).as_posix() for path in test.paths],
+            "kind": test.kinds, "score": prediction.score.tolist()}}
+    else:
+        same = by_area(test, options.data, settings)
+        report = measured(detector, options.data, same, result, prediction)
     report |= made_with(detector, options.data, options.model)
     report |= {"record": detector.record,
                "compiled": bool(detector.networks.compiled)}
+    # before what may fail, and before it is printed: a name may not be shown
+    write_json(out, report)
+    rows = {options.data.name: result}
     if options.baselines:
         train = load_train(options.data, settings)
         held_out = load_held_out(options.data, settings)
         report["baselines"] = found = baselines(detector, train, test, held_out)
         rows |= {BASELINES[name]: row for name, row in found.items()}
+        write_json(out, report)
+    if options.regret:
+        report["regret"] = regret(detector, test, options.regret)
+        write_json(out, report)
     print(table(rows))
     if options.regret:
-        report["regret"] = found = regret(detector, test, options.regret)
-        shown = {name: found[name] for name in ("chosen", "best_on_test", "regret")}
+        shown = {name: report["regret"][name]
+                 for name in ("chosen", "best_on_test", "regret")}
         print(json.dumps(shown, indent=1))
-    write_json(options.out or options.model / "results.json", report)
+
+
+def _tell_of(root: Path, test, settings) -> None:
+    """Before the work: what will not be measured, and what is left out."""
+    from ..evaluation.scoring import lacking
+    empty = int((test.labels == 1).sum() - test.masks.any((1, 2)).sum())
+    if reason := lacking(test):
+        warn(reason)
+    elif empty:
+        warn(f"{empty} defective images have a mask that is empty, at "
+             f"{settings.image_size} pixels a side: their pixels count as good")
+    left_out(root, set(test.paths), ("test",))
 
 
 def add_export(commands) -> None:

@@ -1,6 +1,9 @@
 """What several commands print."""
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 COLUMNS = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO",
            "aupimo": "AUPIMO", "p_ap": "P-AP", "recall": "recall",
            "false_positive_rate": "false alarms"}
@@ -19,6 +22,21 @@ def table(results: dict[str, dict]) -> str:
 
     rows = (line(name, cells(metrics)) for name, metrics in results.items())
     return "\n".join([line("", COLUMNS.values()), *rows])
+
+
+def warn(said: str) -> None:
+    """What the user should know and that stops nothing."""
+    print(f"warning: {said}", file=sys.stderr)
+
+
+def left_out(root: Path, used: set[Path], parts: tuple[str, ...]) -> None:
+    """A warning of what lies beside the images in use, or in these parts of `root`, and
+    is not read.
+    """
+    from ..data.layouts import ignored
+    if found := ignored(root, used, parts):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        warn(f"left out of {root}: {'; '.join(found[:3])}{more}")
 
 
 def promise(detector) -> str:

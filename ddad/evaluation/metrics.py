@@ -31,6 +31,9 @@ from .ranking import PixelRanking, check_maps, defect_pixels
 from .resampling import bootstrap
 from .spro import saturated
 
+MEASURED = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "pro",
+            "pro_005", "aupimo")
+
 
 def pro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     """Exact PRO, in [0, 1]: every distinct score is a threshold.

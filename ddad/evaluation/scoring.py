@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from ..data.product import TestSet
 from ..detector import Detector, Prediction
 from .by_image import parts
-from .metrics import PixelRanking, measure, pro_200
+from .metrics import MEASURED, PixelRanking, f1_max, measure, pro_200
 
 
 def evaluate(
@@ -17,7 +17,8 @@ def evaluate(
 ) -> tuple[dict, Prediction]:
     """All metrics of `measure`, by the settings' rules, and the prediction they are of.
 
-    The intervals are by the test set's groups, where it has some.
+    The intervals are by the test set's groups, where it has some. Where metrics are
+    not defined, those that are, and "undefined", which says why: see `lacking`.
     found: a prediction of the same images by the same path; its maps are weighed anew
     by this detector's settings.
     """
@@ -26,16 +27,49 @@ def evaluate(
     scores, A = found.score.numpy(), found.map.numpy()
     threshold = detector.threshold
     if settings.threshold == "youden":
-        threshold = youden(scores, test.labels)
+        both = 0 < test.labels.sum() < len(test.labels)
+        threshold = youden(scores, test.labels) if both else None
     binary = test.masks > (0 if settings.mask_rule == "bilinear" else 0.5)
-    result = measure(scores, test.labels, A, binary, threshold=threshold,
-                     bootstrap_repeats=bootstrap_repeats, seed=settings.seed,
-                     groups=test.groups, regions=test.regions)
-    if settings.pro == "200-thresholds":
-        result["pro"], result["pro_005"] = pro_200(A, test.masks), None
+    if reason := lacking(test):
+        result = of_images(scores, test.labels, threshold) | {"undefined": reason}
+    else:
+        result = measure(scores, test.labels, A, binary, threshold=threshold,
+                         bootstrap_repeats=bootstrap_repeats, seed=settings.seed,
+                         groups=test.groups, regions=test.regions)
+        if settings.pro == "200-thresholds":
+            result["pro"], result["pro_005"] = pro_200(A, test.masks), None
     result["threshold"] = threshold
     result |= {"images": len(scores), "defective": int(test.labels.sum())}
     return result, found
+
+
+def lacking(test: TestSet) -> str:
+    """What the test set lacks for all metrics, told before anything is predicted; ""
+    where it lacks nothing.
+    """
+    if not test.labels.any():
+        return "the test set has no defective image: false alarms alone are measured"
+    if test.labels.all():
+        return "the test set has no good image: recall alone is measured"
+    if not (test.masks > 0.5).any():
+        return ("no defect has a mask, or only an empty one: no metric of pixels or "
+                "regions is defined")
+    return ""
+
+
+def of_images(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict:
+    """The metrics that need no mask, of one class or both; None for the others."""
+    bad, result = labels == 1, dict.fromkeys(MEASURED)
+    if bad.any() and not bad.all():
+        result["i_auroc"] = float(roc_auc_score(labels, scores))
+        result["i_ap"] = float(average_precision_score(labels, scores))
+        result["i_f1_max"] = f1_max(scores, labels)
+    if threshold is not None:
+        flagged = scores > threshold
+        result["recall"] = float(flagged[bad].mean()) if bad.any() else None
+        result["false_positive_rate"] = (
+            None if bad.all() else float(flagged[~bad].mean()))
+    return result
 
 
 def youden(scores: np.ndarray, labels: np.ndarray) -> float:

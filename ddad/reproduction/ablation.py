@@ -6,7 +6,6 @@ features are fine-tuned on its own reconstructions; its U-Net is trained as long
 """
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -19,15 +18,15 @@ from torch import Tensor
 from ..calibration import Calibration, enough
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector
-from ..evaluation.scoring import evaluate
+from ..evaluation.scoring import evaluate, lacking
 from ..fine_tuning import fine_tune
 from ..networks.autoencoders import load_vae
 from ..networks.features import load_features
 from ..runtime.adapter import Networks
 from ..runtime.checkpoints import fitted
-from ..runtime.errors import SettingsError
+from ..runtime.errors import DataError, SettingsError
 from ..runtime.files import sole_writer, write_json
-from ..runtime.latent_cache import encode_all, weights_hash
+from ..runtime.latent_cache import encode_all
 from ..runtime.stages import Stages
 from ..settings import Settings
 from ..training import hold_out, reconstruct_rows, split
@@ -41,8 +40,6 @@ from .variants import (
     Variant,
     wide_enough,
 )
-
-MADE_FROM = "made_from.json"
 
 
 def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=None,
@@ -66,7 +63,14 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
     for name in variants:
         settings.change(**VARIANTS[name].change)    # refused before hours of training
     vae = load_vae(settings.vae) if vae is None else vae
-    _refuse_others(out, _made_from(root, settings, vae))
+    # all that the runs of one folder share: the settings, seeds aside, and the sources
+    shared = {name: value for name, value in runs.portable(settings).items()
+              if name != "seed"}
+    runs.refuse_others(out, shared | runs.sources(root, settings, vae),
+                       out.glob("*/*"))
+    if reason := lacking(load_test(root, settings)):
+        raise DataError(f"{root}: {reason}; an ablation needs good and defective "
+                        "images with masks")
     for seed in seeds:
         one = OneSeed(root, settings.change(seed=seed), out, vae, device)
         for name in variants:
@@ -75,36 +79,6 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
             for run in make_receipt(out)["runs"]}
     return [{"variant": name, "seed": seed} | made[name, seed]
             for name in variants for seed in seeds]
-
-
-def _made_from(root: Path, settings: Settings, vae) -> dict:
-    """All that the runs of one folder share: seeds aside, the settings; images, masks
-    and split; the pretrained networks.
-    """
-    shared = {name: value for name, value in runs.portable(settings).items()
-              if name != "seed"}
-    return shared | {"images, masks and split": runs.fingerprint(root)["sha256"],
-                     "the autoencoder's weights": weights_hash(vae),
-                     "the features' weights": weights_hash(load_features(settings))}
-
-
-def _refuse_others(out: Path, made_from: dict) -> None:
-    """Notes in `out` what its runs are made from; SettingsError where that is noted
-    already, and was something else.
-    """
-    path, here = out / MADE_FROM, json.loads(json.dumps(made_from))
-    if not path.exists():
-        if any(out.glob("*/*")):
-            raise SettingsError(f"{out} holds runs and no {MADE_FROM}, which says what "
-                                "they were made from; choose another folder")
-        write_json(path, here)
-    there = json.loads(path.read_text(encoding="utf-8"))
-    short = lambda value: value[:12] if isinstance(value, str) else value
-    differs = [f"{name} ({short(there.get(name))}, now {short(here.get(name))})"
-               for name in {**there, **here} if there.get(name) != here.get(name)]
-    if differs:
-        raise SettingsError(f"{out} was made from other: {', '.join(differs)}; choose "
-                            "another folder, or delete it")
 
 
 class Within(Calibration):

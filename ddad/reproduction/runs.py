@@ -10,7 +10,7 @@ import hashlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from ..detector import Detector, Prediction
 from ..evaluation.baselines import one_call
 from ..evaluation.by_image import areas, parts, short
 from ..evaluation.metrics import PixelRanking
-from ..evaluation.scoring import evaluate
+from ..evaluation.scoring import evaluate, lacking
+from ..networks.autoencoders import load_vae
+from ..networks.features import load_features
 from ..runtime.checkpoints import fitted
 from ..runtime.devices import peak_memory
 from ..runtime.errors import DataError, SettingsError
@@ -38,6 +40,7 @@ from ..training import hold_out, split
 from .questions import PATHS, ask
 
 RUN, DETECTOR, MAPS = "run.json", "detector", "maps.npy"
+MADE_FROM = "made_from.json"
 BY_CATEGORY = Path(__file__).parent / "by_category"
 # "laptop": sizes of the networks, length and course of their training; of the table
 # that tells the presets apart only the rows of those.
@@ -130,15 +133,21 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     for change in PATHS.values() if run.preset == "clean" else ():
         settings.change(**change)       # refused before the training, not after it
     with sole_writer(folder / ".lock", folder / RUN, folder / MAPS):
-        if (folder / RUN).exists():
-            return _kept(folder, asked)
-        held_out, test = load_held_out(data, settings), load_test(data, settings)
+        made_of = sources(data, settings, vae)
+        if not (finished := (folder / RUN).exists()):
+            held_out, test = load_held_out(data, settings), load_test(data, settings)
+            if reason := lacking(test):             # before the training
+                raise DataError(f"{data}: {reason}; a run needs good and defective "
+                                "images with masks")
+        refuse_others(folder, asked | made_of, folder.glob("[!.]*"))
+        if finished:
+            return json.loads((folder / RUN).read_text(encoding="utf-8"))
         train = load_train(data, settings)
         detector = fitted(
             folder / DETECTOR,
             lambda checkpoint: _trained(
-                folder, train, settings, held_out=held_out, device=device, vae=vae,
-                calibrate=calibrate, checkpoint=checkpoint),
+                folder, made_of, train, settings, held_out=held_out, device=device,
+                vae=vae, calibrate=calibrate, checkpoint=checkpoint),
             lambda saved: Detector.from_pretrained(saved, device=device, vae=vae))
         started = time.perf_counter()
         result, found = evaluate(detector, test)
@@ -160,17 +169,19 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     return record
 
 
-def _trained(folder: Path, train: Tensor, settings: Settings, **how) -> Detector:
-    """A detector of one run. Where a finished run beside it has trained a U-Net under
-    the same settings, with the same seed, that one is taken: a second training would
-    end with the same weights.
+def _trained(folder: Path, made_of: dict, train: Tensor, settings: Settings, **how
+             ) -> Detector:
+    """A detector of one run. Where a finished run beside it has trained a U-Net from
+    the same images under the same settings, with the same seed, that one is taken: a
+    second training would end with the same weights.
     """
     trained_with, own = (*shaping(EPS_THETA), "train_length"), portable(settings)
     own = json.loads(json.dumps(own))
     for path in sorted(folder.parent.glob(f"*/{RUN}")):
-        run = json.loads(path.read_text(encoding="utf-8"))
-        if run.get("training") and all(run["asked"].get(name) == own[name]
-                                       for name in trained_with):
+        run, made_from = (json.loads(file.read_text(encoding="utf-8"))
+                          for file in (path, path.with_name(MADE_FROM)))
+        if (run.get("training") and made_of.items() <= made_from.items()
+                and all(run["asked"].get(name) == own[name] for name in trained_with)):
             unet = saved_model.read(path.parent / DETECTOR).unet
             detector = Detector.fit(train, settings, unet=unet, **how)
             detector.record["training"] = run["training"]
@@ -187,14 +198,33 @@ def _asked(run: Run, dataset: str, settings: Settings, calibrate: bool,
             "by_category": told}
 
 
-def _kept(folder: Path, asked: dict) -> dict:
-    """The finished run in `folder`. SettingsError where it was asked otherwise."""
-    kept = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    asked = json.loads(json.dumps(asked))
-    if other := [name for name in asked if kept.get(name) != asked[name]]:
-        raise SettingsError(f"{folder} holds a run with another {', '.join(other)}; "
-                            "choose another folder, or delete it")
-    return kept
+def sources(root: Path, settings: Settings, vae) -> dict:
+    """What a run is made from beside its settings: images, masks and split; the
+    pretrained networks. vae: in place of the one that the settings name.
+    """
+    return {"images, masks and split": fingerprint(root)["sha256"],
+            "the autoencoder's weights": weights_hash(
+                load_vae(settings.vae) if vae is None else vae),
+            "the features' weights": weights_hash(load_features(settings))}
+
+
+def refuse_others(out: Path, made_from: dict, held: Iterable[Path]) -> None:
+    """Notes in `out` what its runs are made from; SettingsError where that is noted
+    already and was something else, or where `out` holds runs without that note.
+    """
+    path, here = out / MADE_FROM, json.loads(json.dumps(made_from))
+    if not path.exists():
+        if any(held):
+            raise SettingsError(f"{out} holds runs and no {MADE_FROM}, which says what "
+                                "they were made from; choose another folder")
+        write_json(path, here)
+    there = json.loads(path.read_text(encoding="utf-8"))
+    short = lambda value: value[:12] if isinstance(value, str) else value
+    differs = [f"{name} ({short(there.get(name))}, now {short(here.get(name))})"
+               for name in {**there, **here} if there.get(name) != here.get(name)]
+    if differs:
+        raise SettingsError(f"{out} was made from other: {', '.join(differs)}; choose "
+                            "another folder, or delete it")
 
 
 def by_area(test: TestSet, data: Path, settings: Settings) -> TestSet:

@@ -3,10 +3,12 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
 from ddad.cli import main
 from ddad.detector import Detector
-from ddad.evaluation import regret
+from ddad.evaluation import baselines, regret
+from ddad.evaluation.metrics import MEASURED
 from ddad.reproduction.tables import BASELINES
 
 pytest_plugins = ["cli_fixtures"]
@@ -69,11 +71,56 @@ def test_evaluate_with_regret(evaluate, tmp_path, capsys, monkeypatch):
     assert "0.5" in capsys.readouterr().out
 
 
-def test_evaluate_without_defects_or_masks(model, product, tmp_path, refused):
-    copy, out = tmp_path / "disc", tmp_path / "r.json"
-    shutil.copytree(product, copy)
+def test_a_mask_that_is_missing_among_others_is_refused(
+        model, product, tmp_path, refused):
+    copy, out = shutil.copytree(product, tmp_path / "disc"), tmp_path / "r.json"
     (copy / "ground_truth" / "square" / "001_mask.png").unlink()
-    assert "has no mask" in refused("evaluate", model, copy)
-    shutil.rmtree(copy / "test" / "square")
-    assert "no defective image" in refused("evaluate", model, copy, "--out", out)
+    assert "has no mask" in refused("evaluate", model, copy, "--out", out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("without, defined, told", [
+    ("ground_truth", {"i_auroc", "i_ap", "i_f1_max", "recall", "false_positive_rate"},
+     "no defect has a mask"),
+    ("test/square", {"false_positive_rate"}, "no defective image"),
+    ("test/good", {"recall"}, "no good image")])
+def test_what_is_defined_is_given_and_what_is_not_is_told(
+        model, product, tmp_path, capsys, refused, without, defined, told):
+    copy, out = shutil.copytree(product, tmp_path / "disc"), tmp_path / "r.json"
+    whole = tmp_path / "whole.json"
+    shutil.rmtree(copy / without)
+    run = ["evaluate", str(model), str(copy), "--device", "cpu"]
+    assert main([*run, "--out", str(out)]) == 0
+    assert told in capsys.readouterr().err
+    report = json.loads(out.read_text())
+    result = report["result"]
+    assert told in result["undefined"]
+    rates = {*MEASURED, "recall", "false_positive_rate"}
+    assert {name for name in rates if result[name] is not None} == defined
+    assert main(["evaluate", str(model), str(product), "--device", "cpu", "--out",
+                 str(whole)]) == 0
+    right = json.loads(whole.read_text())
+    assert all(result[name] == right["result"][name] for name in defined)
+    scores = dict(zip(right["images"]["image"], right["images"]["score"]))
+    for name, score in zip(report["images"]["image"], report["images"]["score"]):
+        assert score == pytest.approx(scores[name], rel=1e-5)
+    assert told in refused(*run, "--baselines")
+
+
+def test_empty_masks_are_told_of(model, product, tmp_path, capsys):
+    copy = shutil.copytree(product, tmp_path / "disc")
+    mask = copy / "ground_truth" / "square" / "000_mask.png"
+    with Image.open(mask) as image:
+        Image.new("L", image.size).save(mask)
+    assert main(["evaluate", str(model), str(copy), "--device", "cpu", "--out",
+                 str(tmp_path / "r.json")]) == 0
+    assert "1 defective images have a mask that is empty" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_on_disk_before_anything_else_can_fail(
+        evaluate, tmp_path, monkeypatch):
+    out = tmp_path / "r.json"
+    monkeypatch.setattr(baselines, "baselines", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate("--out", out, "--baselines")
+    assert json.loads(out.read_text())["result"]["pro"] > 0

@@ -5,8 +5,11 @@ from functools import partial
 import pytest
 from cli_words import SET, lines_of
 from conftest import bad_images, save_image
+from PIL import Image
 
 from ddad.cli import main
+from ddad.data.images import read_images
+from ddad.data.layouts import list_images
 from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
@@ -62,10 +65,12 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
         fast = ["--from", out, "--preset", "fast"]
         assert "--overwrite" in refused("train", product, out, *CPU, *fast)
     assert (out / "manifest.json").read_bytes() == before
-    assert "results.json beside a detector" in refused(*other, "--overwrite")
-    (out / "results.json").unlink()
+    (out / "notes.txt").write_text("mine")
+    assert "notes.txt beside a detector" in refused(*other, "--overwrite")
+    (out / "notes.txt").unlink()
     assert main([*other, "--overwrite"]) == 0
     assert load(out).settings.false_alarms == 0.5
+    assert not (out / "results.json").exists()      # of the detector that is gone
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
@@ -140,3 +145,31 @@ def test_a_foreign_folder_is_refused_before_the_training(
     assert "no saved detector" in refused("train", product, out, *CPU, *SET)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     assert [p.name for p in out.iterdir()] == ["holiday.jpg"]
+
+
+def test_what_lies_beside_the_images_is_named(product, tmp_path, capsys):
+    """Other types, and folders, are not read; a link to nothing is no image less."""
+    copy, out = shutil.copytree(product, tmp_path / "disc"), tmp_path / "model"
+    good = copy / "train" / "good"
+    (good / "phone.heic").write_bytes(b"x")
+    shutil.copytree(good, good / "tuesday")
+    assert main(["train", str(copy), str(out), *CPU, *SET]) == 0
+    told = capsys.readouterr().err
+    assert "phone.heic: no image of the types" in told and "tuesday: a folder" in told
+    assert load(out).record["asked"]["images"]
+    first = sorted(good.glob("*.png"))[0]
+    first.unlink()
+    first.symlink_to(tmp_path / "gone" / "000.png")
+    assert main(["train", str(copy), str(tmp_path / "other"), *CPU, *SET]) == 2
+    assert "is a link to" in capsys.readouterr().err
+
+
+def test_a_jfif_is_a_jpeg(product, tmp_path):
+    copy = shutil.copytree(product, tmp_path / "disc")
+    first = sorted((copy / "train" / "good").glob("*.png"))[0]
+    with Image.open(first) as image:
+        image.convert("RGB").save(first.with_suffix(".jfif"), "JPEG")
+    count = len(list_images(first.parent))
+    first.unlink()
+    assert len(list_images(first.parent)) == count - 1
+    assert read_images(list_images(first.parent), 16).shape[0] == count - 1

@@ -11,7 +11,7 @@ from ddad import calibration
 from ddad.detector import Detector
 from ddad.reproduction import ablation
 from ddad.reproduction.receipts import read_receipt
-from ddad.reproduction.runs import RUN
+from ddad.reproduction.runs import MADE_FROM, RUN
 from ddad.reproduction.variants import (
     AVERAGED,
     DRAWS,
@@ -174,7 +174,7 @@ def test_a_folder_made_from_something_else_is_refused(root, out, tmp_path):
         other = shutil.copytree(root, tmp_path / where.split("/")[0] / "disc")
         save_image(other / where, changed)
         refused("other: images, masks and split", root=other)
-    (copy / ablation.MADE_FROM).unlink()
+    (copy / MADE_FROM).unlink()
     refused("holds runs and no made_from.json")
     refused("no variant is called regional; there are full method",
             out=tmp_path / "no", variants=["regional"])

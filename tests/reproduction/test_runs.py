@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, tiny
+from PIL import Image, ImageOps
 
 import ddad
 from ddad.cli import main
@@ -91,7 +92,7 @@ def test_the_matrix_has_every_cell_and_all_it_takes_to_check_it(runs):
 def test_a_finished_run_leaves_its_detector_and_nothing_of_its_training(runs):
     for run in ("clean-0", "official-1"):
         left = sorted(path.name for path in (runs / "disc" / run).iterdir())
-        assert left == ["detector", "run.json"]
+        assert left == ["detector", "made_from.json", "run.json"]
 
 
 def test_the_tables_come_from_the_receipt_alone(runs, tmp_path):
@@ -120,6 +121,32 @@ def test_a_finished_run_is_not_made_again_and_one_of_other_settings_is_refused(
     capsys.readouterr()
     assert matrix(data, out, "--calibrate") == 2
     assert "calibrate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["train/good/000.png", "test/good/000.png",
+                                   "ground_truth/square/000_mask.png"])
+def test_a_finished_run_of_other_data_is_refused(data, runs, tmp_path, capsys, where):
+    out, other = tmp_path / "runs", tmp_path / "data"
+    shutil.copytree(runs, out)
+    shutil.copytree(data, other)
+    file = other / "disc" / where
+    with Image.open(file) as image:
+        ImageOps.mirror(image).save(file)
+    assert matrix(other, out) == 2
+    assert "other: images, masks and split" in capsys.readouterr().err
+    file.unlink()
+    assert matrix(other, out) == 2
+
+
+def test_test_images_that_cannot_be_measured_are_told_of_before_the_training(
+        data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained"))
+    for remove in ("test/good", "test/square", "ground_truth"):
+        root = shutil.copytree(data / "disc", tmp_path / remove / "disc")
+        shutil.rmtree(root / remove)
+        with pytest.raises(DataError, match="a run needs good and defective images"):
+            reproduce(Run("disc", "clean", 0), "folder", root, tmp_path / "out",
+                      tiny(), device="cpu")
 
 
 def test_what_cannot_be_asked_of_a_run_is_told_before_its_training(
