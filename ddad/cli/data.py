@@ -62,14 +62,21 @@ def add_check(actions) -> None:
                           "DATA is then the folder it was fetched into")
     one.add_argument("--size", type=int, default=256,
                      help="pixels a side it will be used at (default 256)")
+    one.add_argument("--report", type=Path, metavar="FILE",
+                     help="also write what was found as a page of HTML, with pictures")
 
 
 def run_check(options: Namespace) -> int:
     from ..data.check import check
     from ..data.fetch import check_dataset
     if options.name:
+        if options.report:
+            raise ValueError("--report is of one product's folder; leave out --name")
         report = check_dataset(options.name, options.data, options.size)
     else:
         report = check(options.data, options.size)
+    if options.report:
+        from ..deploy.report import write_check
+        write_check(report, options.data, options.report)
     print(json.dumps(report, indent=1, ensure_ascii=False))
     return 0 if report["usable"] else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def run_train(options: Namespace) -> None:
     from ..data.product import load_held_out, load_train
     from ..detector import Detector
     from ..runtime.checkpoints import fitted
+    from ..runtime.files import sha256
+    from ..runtime.manifest import MANIFEST
     from ..saved_model import may_hold
     from ..training import adapt
     given, settings = _start(options)
@@ -51,8 +54,9 @@ def run_train(options: Namespace) -> None:
     held_out = load_held_out(options.data, settings)
     good = [*train_items(options.data), *held_out_items(options.data)]
     left_out(options.data, {item.path for item in good}, ("train", "validation"))
-    asked = _asked(options, settings, images, held_out)
-    if _holds(options.out, asked, options.overwrite):
+    source = sha256(options.model / MANIFEST) if options.model else None
+    asked = asked_of(settings, images, held_out, options.calibrate, source)
+    if not options.overwrite and holds(options.out, asked):
         print(f"{options.out} holds this detector already, from the same images and "
               "settings; nothing to do")
         return
@@ -88,23 +92,23 @@ def _start(options: Namespace) -> tuple:
     return given, given.settings.change(**fast).parse(options.set)
 
 
-def _asked(options: Namespace, settings, images, held_out) -> dict:
-    """What tells one training from another: two alike end with the same detector."""
-    from ..runtime.files import sha256
-    from ..runtime.manifest import MANIFEST
+def asked_of(settings, images, held_out, calibrate: bool, source: str | None = None
+             ) -> dict:
+    """What tells one training from another: two alike end with the same detector.
+    source: the hash of a detector whose networks serve.
+    """
     digest = lambda part: hashlib.sha256(part.numpy()).hexdigest()
-    return {"settings": settings.as_dict(), "calibrate": options.calibrate,
-            "from": sha256(options.model / MANIFEST) if options.model else None,
+    return {"settings": settings.as_dict(), "calibrate": calibrate, "from": source,
             "images": [None if part is None else digest(part)
                        for part in (images, held_out)]}
 
 
-def _holds(folder: Path, asked: dict, overwrite: bool) -> bool:
-    """Whether the detector asked for is there, and stays. FileExistsError where another
+def holds(folder: Path, asked: dict) -> bool:
+    """Whether the detector asked for is there already. FileExistsError where another
     one is.
     """
     from ..runtime.manifest import MANIFEST, read_manifest
-    if overwrite or not (folder / MANIFEST).exists():
+    if not (folder / MANIFEST).exists():
         return False
     if read_manifest(folder)["record"].get("asked") != asked:
         raise FileExistsError(f"{folder} holds another detector; choose another "
@@ -114,8 +118,8 @@ def _holds(folder: Path, asked: dict, overwrite: bool) -> bool:
 
 def add_detect(commands) -> None:
     one = command(commands, "detect", run_detect,
-                  "Score images: overlays, maps, and a JSON line for each.", MODEL,
-                  ("images", "an image or a folder of images"),
+                  "Score images: overlays, maps, a JSON line for each, and a report.",
+                  MODEL, ("images", "an image or a folder of images"),
                   ("out", "folder for the results"))
     network_options(one)
     compile_option(one)
@@ -125,19 +129,45 @@ def add_detect(commands) -> None:
     one.add_argument("--skip-bad", action="store_true",
                      help="exit with 0 although images that cannot be read were left "
                           "out; they are still named")
+    one.add_argument("--watch", type=float, metavar="SECONDS",
+                     help="look again every so many seconds for new images, until it "
+                          "is interrupted")
 
 
 def run_detect(options: Namespace) -> int:
     from ..conformal import shortage
     from ..data.layouts import list_images
-    from ..deploy.folder import file_of, inspect
-    paths = list_images(options.images)
-    if options.images.is_dir():
-        left_out(options.images, set(paths), ())
-    detector = chosen_detector(options)
+    from ..runtime.errors import DataError
+    detector, known = chosen_detector(options), set()
     if options.compile:
         detector.compile()
+    scores, rate = detector.held_out_scores, detector.settings.false_alarms
+    if scores is not None and (short := shortage(len(scores), rate)):
+        warn(short)
+    while True:
+        try:
+            paths = list_images(options.images)
+        except DataError:       # the first one may be yet to come
+            if not options.watch or not options.images.is_dir():
+                raise
+            paths = []
+        seen = {(path, path.stat().st_mtime_ns) for path in paths if path.exists()}
+        if seen != known or not options.watch:
+            refused = _detect_once(options, detector, paths)
+        known = seen
+        if not options.watch:
+            return 2 if refused and not options.skip_bad else 0
+        time.sleep(options.watch)
+
+
+def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
+    """Whether any image could not be read."""
+    from ..deploy.folder import file_of, inspect
+    from ..deploy.report import write_detection
+    if options.images.is_dir():
+        left_out(options.images, set(paths), ())
     lines = inspect(detector, paths, options.out, options.maps)
+    write_detection(lines, options.out)
     asked = set(map(file_of, paths))
     these = [line for line in lines if line["file"] in asked]
     flagged = sum(bool(line.get("anomalous")) for line in these)
@@ -147,13 +177,10 @@ def run_detect(options: Namespace) -> int:
     above = (f"{flagged} above the threshold" if detector.threshold is not None else
              "scored, with no threshold to be above: no image was held out")
     print(f"{len(these) - len(refused)} images, {above}; results in "
-          f"{options.out / 'results.jsonl'}{earlier}")
-    scores, rate = detector.held_out_scores, detector.settings.false_alarms
-    if scores is not None and (short := shortage(len(scores), rate)):
-        warn(short)
+          f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
     for error in refused:
         print(error, file=sys.stderr)
-    return 2 if refused and not options.skip_bad else 0
+    return bool(refused)
 
 
 def add_evaluate(commands) -> None:

@@ -6,14 +6,14 @@ import sys
 
 from ..runtime import processes
 from ..runtime.errors import DdadError
-from . import data, detector, experiments, shipped
+from . import data, detector, experiments, inspection, shipped
 
 # In the order of --help.
 COMMANDS = (
-    data.add_data, detector.add_train, detector.add_detect, detector.add_evaluate,
-    detector.add_export, experiments.add_ablate, experiments.add_reproduce,
-    experiments.add_compare, detector.add_show, detector.add_settings,
-    shipped.add_demo, experiments.add_bench, shipped.add_weights)
+    data.add_data, inspection.add_inspect, detector.add_train, detector.add_detect,
+    detector.add_evaluate, detector.add_export, experiments.add_ablate,
+    experiments.add_reproduce, experiments.add_compare, detector.add_show,
+    detector.add_settings, shipped.add_demo, experiments.add_bench, shipped.add_weights)
 SHARED = ("train", "evaluate")      # by several processes
 FULL = ("the GPU's memory is full; stop what else uses it, lower train_batch or "
         "image_size, or pass --device cpu")
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _kept(command: str) -> str:
-    if command != "train":
+    if command not in ("train", "inspect"):
         return ""
     return " (encoded images, and the training's last checkpoint)"
 

@@ -31,6 +31,7 @@ def check(root: str | Path, size: int) -> dict:
     usable: whether that is both
     warnings: a sentence each about what blocks neither, such as masks or images that
         are hardly what they should be: see `plausible`
+    warned_of: the files that each of these is of
     Files are named relative to `root`. Raises nothing for what is wrong in `root`.
     """
     root = Path(root)
@@ -47,6 +48,9 @@ def check(root: str | Path, size: int) -> dict:
     for item, part in tqdm(found, "checking", leave=False, delay=2):
         files.read(item, part, blocks(part))
 
+    doubts = [(few, []) for few in _too_few(root, len(parts["train"]),
+                                            len(parts["validation"]))]
+    doubts += files.looked.doubts(parts["test"])
     usable_for = [command for command, problems in blocked.items() if not problems]
     return {
         "root": str(root),
@@ -61,8 +65,8 @@ def check(root: str | Path, size: int) -> dict:
         "ignored": ignored(root, {item.path for item, _ in found}),
         "problems": [f"{command}: {problem}"
                      for command, problems in blocked.items() for problem in problems],
-        "warnings": _too_few(root, len(parts["train"]), len(parts["validation"]))
-        + files.looked.warnings(parts["test"]),
+        "warnings": [said for said, _ in doubts],
+        "warned_of": [names for _, names in doubts],
         "usable_for": usable_for,
         "usable": len(usable_for) == len(blocked),
     }

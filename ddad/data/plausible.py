@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from .images import decoded
 from .layouts import Item, entries, list_images
@@ -110,18 +111,17 @@ class Plausible:
                 self.found["soft"].append(name)
                 return
 
-    def warnings(self, items: list[Item]) -> list[str]:
-        """A sentence for each kind of oddity, with the names of the first three."""
+    def doubts(self, items: list[Item]) -> list[tuple[str, list[str]]]:
+        """A sentence for each kind of oddity, and the names of the files it is of."""
         for names in self.masks.values():
             self.found["shared"] += names if len(names) > 1 else []
         self._same()
         self._unlike()
-        said = [_sentence(names, SAID[kind].format(most=self.softest))
-                for kind, names in sorted(self.found.items(),
-                                          key=lambda one: list(SAID).index(one[0]))
-                if names]
+        said = [(_sentence(self.found[kind], why.format(most=self.softest)),
+                 self.found[kind]) for kind, why in SAID.items() if self.found[kind]]
         unused = _unused(self.root, {item.mask for item in items if item.mask})
-        said += [_sentence(unused, "are no image's mask", "files")] if unused else []
+        if unused:
+            said.append((_sentence(unused, "are no image's mask", "files"), unused))
         return said
 
     def _same(self) -> None:
@@ -154,6 +154,18 @@ class Plausible:
         usual = apart.median().item()
         self.found["unlike"] += [name for (name, *_), d in zip(trained, apart.tolist())
                                  if d > max(FAR, UNLIKE * usual)]
+
+
+def look(items: list[Item], root: Path) -> tuple[list[tuple[str, list[str]]], int]:
+    """The doubts about good images to train on, and their shortest side in pixels.
+    DataError for the first that cannot be read.
+    """
+    looked, side = Plausible(root), []
+    for item in tqdm(items, "checking", leave=False, delay=2):
+        image, mode = decoded(item.path)
+        side.append(min(image.size))
+        looked.image(item.path.relative_to(root).as_posix(), "train", item, image, mode)
+    return looked.doubts(items), min(side)
 
 
 def _nearest(a: Tensor, b: Tensor, itself: bool = False) -> Tensor:

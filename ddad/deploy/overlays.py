@@ -47,14 +47,14 @@ def save_overlay(
     blend = (0.45 * left + 0.55 * hot).astype(np.uint8)
     if mask is not None:
         left = left.copy()
-        left[_outline(mask)] = MAGENTA
+        left[outline(mask)] = MAGENTA
     middle = [] if x0_hat is None else [pixels(x0_hat)]
     row, times = np.concatenate([left, *middle, blend], 1), -(-256 // len(left))
     with whole(path) as aside:
         Image.fromarray(row.repeat(times, 0).repeat(times, 1)).save(aside, "PNG")
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
+def outline(mask: np.ndarray) -> np.ndarray:
     """The mask's pixels beside one that is not in it; bool (H, W)."""
     wide = np.pad(mask, 1)
     up, down = wide[:-2, 1:-1], wide[2:, 1:-1]

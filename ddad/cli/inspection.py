@@ -1,0 +1,109 @@
+"""`ddad inspect`: from a folder of good pictures to a detector and what to expect of
+it, in one command.
+"""
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from .detector import asked_of, holds
+from .options import chosen_vae, command, network_options, settings_options
+from .printing import left_out, promise, warn
+
+HELD_OUT, MOST = 40, 0.4        # images held out where there are enough, as a share
+LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=16,
+              train_length="1500 steps", learning_rate=1e-3)
+
+
+def add_inspect(commands) -> None:
+    one = command(commands, "inspect", run_inspect,
+                  "Learn a product from a folder of good pictures: check them, choose "
+                  "settings, train, calibrate, and report what to expect. Resumes.",
+                  ("images", "a folder of good pictures, or a product's folder with "
+                             "train/good"),
+                  ("out", "folder for detector/ and report.html"))
+    settings_options(one)
+    network_options(one)
+
+
+def run_inspect(options: Namespace) -> None:
+    from ..data.images import read_images
+    from ..data.layouts import Item
+    from ..data.plausible import look
+    from ..runtime.devices import pick_device
+    items = [Item(path, "good", None) for path in _good(options.images)]
+    doubts, side = look(items, options.images)
+    for said, _ in doubts:
+        warn(said)
+    gpu = pick_device(options.device).type != "cpu"
+    settings = chosen(options, len(items), side, gpu)
+    images = read_images([item.path for item in items], settings.image_size)
+    detector = _learned(options, images, settings)
+    found = _report(options, detector, images, items, doubts)
+    print(promise(detector))
+    print(f"{found['all']['all'][0]:.0%} of {found['all']['all'][1]} synthetic defects "
+          f"found; what to expect: {options.out / 'report.html'}")
+    print(f"new pictures: ddad detect {options.out / 'detector'} PICTURES RESULTS")
+
+
+def _learned(options: Namespace, images, settings):
+    """The detector in OUT/detector, trained unless it is there."""
+    from ..detector import Detector
+    from ..runtime.checkpoints import fitted
+    model, how = options.out / "detector", {"device": options.device}
+    asked = asked_of(settings, images, None, calibrate=True)
+
+    def train(checkpoint: Path) -> Detector:
+        detector = Detector.fit(images, settings, calibrate=True, checkpoint=checkpoint,
+                                **how)
+        detector.record["asked"] = asked
+        return detector
+
+    def load(saved: Path) -> Detector:
+        return Detector.from_pretrained(saved, vae=chosen_vae(options), **how)
+
+    return fitted(model, train, load if holds(model, asked) else None)
+
+
+def _report(options: Namespace, detector, images, items: list, doubts: list) -> dict:
+    """Writes OUT/expected.json and OUT/report.html; what was found of what."""
+    from ..deploy.expectation import expect, write_expectation
+    from ..deploy.report import doubt, sheet
+    from ..runtime.files import write_json
+    from ..training import hold_out, split
+    settings, root = detector.settings, options.images
+    good = split(hold_out(images, settings)[1], settings)[1]    # the threshold's
+    expected, parts = expect(detector, good)
+    write_json(options.out / "expected.json", expected)
+    shown = [doubt(said, names, root) for said, names in doubts] + [sheet(items)]
+    write_expectation(options.out / "report.html", root.resolve().name,
+                      promise(detector), detector, shown, parts, expected["seconds"])
+    return expected["found"]
+
+
+def _good(folder: Path) -> list[Path]:
+    """Images that lie in the folder, or in its train/good."""
+    from ..data.images import train_items
+    from ..data.layouts import list_images
+    if (folder / "train").is_dir() or (folder / "Data").is_dir():
+        return [item.path for item in train_items(folder)]
+    paths = list_images(folder)
+    left_out(folder, set(paths), ())
+    return paths
+
+
+def chosen(options: Namespace, images: int, side: int, gpu: bool):
+    """Settings by the number of images, their shorter side in pixels, and the device;
+    --preset, --set and --vae have the last word. SettingsError.
+    """
+    from ..settings import preset
+    size = min(256 if gpu else 128, side // 32 * 32)
+    share = min(MOST, max(0.2, HELD_OUT / images))
+    ours = {} if gpu else LAPTOP
+    trained = images - round(images * share)
+    ours |= {"image_size": max(32, size), "held_out": round(share, 3),
+             "neighbours": max(1, min(20, trained // 2))}
+    settings = preset(options.preset or "regional", **ours)
+    if options.vae:
+        settings = settings.change(vae=options.vae)
+    return settings.parse(options.set)

@@ -1,0 +1,115 @@
+"""`ddad inspect`: from good pictures to a detector and what to expect of it; and
+`ddad detect` on what comes then.
+"""
+import json
+import shutil
+import time
+from argparse import Namespace
+
+import pytest
+from cli_words import SET, lines_of
+
+from ddad.cli import main
+from ddad.cli.inspection import chosen
+from ddad.detector import Detector
+from ddad.runtime.errors import SettingsError
+
+pytest_plugins = ["cli_fixtures"]
+ON = ["--device", "cpu", "--vae", "pixels"]
+TINY = [*SET, "held_out=0.5", "calibration_images=8"]
+
+
+@pytest.fixture(scope="module")
+def pictures(product, tmp_path_factory):
+    """A folder of pictures and nothing else: 16 good ones."""
+    return shutil.copytree(product / "train" / "good",
+                           tmp_path_factory.mktemp("pictures") / "discs")
+
+
+@pytest.fixture(scope="module")
+def inspected(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("inspected") / "out"
+    assert main(["inspect", str(pictures), str(out), *ON, *TINY]) == 0
+    return out
+
+
+def test_it_leaves_a_detector_and_a_report(inspected, pictures):
+    assert sorted(path.name for path in inspected.iterdir()) == [
+        "detector", "expected.json", "report.html"]
+    detector = Detector.from_pretrained(inspected / "detector", device="cpu")
+    assert detector.settings.step_rule == "region"
+    assert detector.record["calibration"] and detector.threshold
+    expected = json.loads((inspected / "expected.json").read_text())
+    assert expected["defects"] >= 192
+    counts = [row["all"][1] for kind, row in expected["found"].items() if kind != "all"]
+    assert sum(counts) == expected["defects"] == expected["found"]["all"]["all"][1]
+    for row in expected["found"].values():
+        for names in (("faint", "middling", "clear"), ("small", "medium", "large")):
+            assert sum(row[name][1] for name in names) == row["all"][1]
+    report = (inspected / "report.html").read_text(encoding="utf-8")
+    assert "Detector of discs" in report and "held-out images" in report
+    share, count = expected["found"]["all"]["all"]
+    assert f"{share:.0%} of {count} synthetic defects" in report
+    assert '="http' not in report
+
+
+def test_a_second_time_nothing_is_trained(inspected, pictures, monkeypatch, capsys):
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
+    before = (inspected / "expected.json").read_text()
+    assert main(["inspect", str(pictures), str(inspected), *ON, *TINY]) == 0
+    after = (inspected / "expected.json").read_text()
+    assert json.loads(after)["found"] == json.loads(before)["found"]
+    assert main(["inspect", str(pictures), str(inspected), *ON, *TINY, "seed=3"]) == 2
+    assert "holds another detector" in capsys.readouterr().err
+
+
+def test_odd_pictures_are_told_of_before_the_training(pictures, tmp_path, monkeypatch,
+                                                      capsys):
+    copy = shutil.copytree(pictures, tmp_path / "discs")
+    shutil.copy(sorted(copy.iterdir())[0], copy / "again.png")
+    (copy / "notes.txt").write_text("x")
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", str(copy), str(tmp_path / "out"), *ON, *TINY])
+    told = capsys.readouterr().err
+    assert "again.png" in told and "pixel for pixel" in told and "notes.txt" in told
+    (copy / "torn.png").write_bytes(b"x")
+    assert main(["inspect", str(copy), str(tmp_path / "out"), *ON, *TINY]) == 2
+    assert "torn.png cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("images, side, gpu, size, share, neighbours", [
+    (1000, 900, False, 128, 0.2, 20), (1000, 900, True, 256, 0.2, 20),
+    (100, 200, True, 192, 0.4, 20), (160, 100, False, 96, 0.25, 20),
+    (30, 20, False, 32, 0.4, 9)])
+def test_settings_fit_number_size_and_device(images, side, gpu, size, share,
+                                             neighbours):
+    options = Namespace(preset=None, vae="pixels", set=["lam=0.5"])
+    s = chosen(options, images, side, gpu)
+    assert (s.image_size, s.held_out, s.neighbours) == (size, share, neighbours)
+    assert s.preset == "regional" and s.lam == 0.5 and s.vae == "pixels"
+    options.set = ["lam=7"]
+    with pytest.raises(SettingsError):
+        chosen(options, images, side, gpu)
+
+
+def test_a_folder_that_is_watched(inspected, product, tmp_path, monkeypatch, capsys):
+    """Images that come while it waits are done, each once; it ends when interrupted."""
+    new, out = tmp_path / "new", tmp_path / "out"
+    new.mkdir()
+    (new / "notes.txt").write_text("x")
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 4:
+            raise KeyboardInterrupt
+        if len(waits) < 3:
+            shutil.copy(product / "test" / "good" / f"00{len(waits)}.png", new)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    done = main(["detect", str(inspected / "detector"), str(new), str(out),
+                 "--device", "cpu", "--watch", "7"])
+    assert done == 130 and waits == [7] * 4
+    assert len(lines_of(out)) == 2 and (out / "report.html").exists()
+    assert capsys.readouterr().out.count("above the threshold") == 2
