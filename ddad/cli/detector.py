@@ -135,15 +135,11 @@ def add_detect(commands) -> None:
 
 
 def run_detect(options: Namespace) -> int:
-    from ..conformal import shortage
     from ..data.layouts import list_images
     from ..runtime.errors import DataError
     detector, known = chosen_detector(options), set()
     if options.compile:
         detector.compile()
-    scores, rate = detector.held_out_scores, detector.settings.false_alarms
-    if scores is not None and (short := shortage(len(scores), rate)):
-        warn(short)
     while True:
         try:
             paths = list_images(options.images)
@@ -162,6 +158,7 @@ def run_detect(options: Namespace) -> int:
 
 def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     """Whether any image could not be read."""
+    from ..conformal import shortage
     from ..deploy.folder import file_of, inspect
     from ..deploy.report import write_detection
     if options.images.is_dir():
@@ -178,6 +175,9 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
              "scored, with no threshold to be above: no image was held out")
     print(f"{len(these) - len(refused)} images, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
+    scores, rate = detector.held_out_scores, detector.settings.false_alarms
+    if scores is not None and (short := shortage(len(scores), rate)):
+        warn(short)
     for error in refused:
         print(error, file=sys.stderr)
     return bool(refused)

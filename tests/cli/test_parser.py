@@ -56,7 +56,7 @@ def test_python_m_runs_the_same_commands():
 
 def test_every_command_and_every_option_says_what_it_is():
     found = dict(commands(parser()))
-    assert len(found) == 17 and {"ddad data check", "ddad train"} <= set(found)
+    assert len(found) == 18 and {"ddad data check", "ddad train"} <= set(found)
     for name, one in found.items():
         assert one.description and one.description[-1] == ".", name
         for action in one._actions:
@@ -70,7 +70,7 @@ def test_every_command_has_a_handler_of_its_name():
     last = {name: one for name, one in commands(parser()) if one._defaults}
     for name, one in last.items():
         assert one.get_default("run").__name__ == f"run_{name.split()[-1]}"
-    assert len(last) == 15
+    assert len(last) == 16
 
 
 @pytest.mark.parametrize("arguments", [
