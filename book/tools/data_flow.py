@@ -33,7 +33,7 @@ class Box:
 # a combining circumflex over x, z, T and e
 X0_HAT, Z0_HAT, T_HAT, E_HAT = "x\u0302\u2080", "z\u0302\u2080", "T\u0302", "e\u0302"
 BOXES = {
-    "picture": Box("Picture x₀", "", 2),
+    "picture": Box("Picture x₀", "of one product", 2),
     "features": Box("Features φ(x₀)", "pooled to y", 5, "eq-distance",
                     "dynamic_noise.feature"),
     "distance": Box("Distance d", "to K nearest good y", 5, "eq-distance",
@@ -45,7 +45,7 @@ BOXES = {
                   "latent_projection.LatentProjection.encode"),
     "start": Box(f"Start at {T_HAT}", "√ᾱ z₀, no noise", 6, "eq-scaled-start",
                  "scaled_denoising.scaled_denoising"),
-    "loop": Box(f"Loop: ten steps from {T_HAT} to 0", "", 6, "eq-ddim-step",
+    "loop": Box(f"Loop: ten rounds from {T_HAT} to 0", "", 6, "eq-ddim-step",
                 "scaled_denoising.scaled_denoising"),
     "repainting": Box(f"Repainting {X0_HAT}", f"= D({Z0_HAT} / s)", 4, "eq-projection",
                       "latent_projection.LatentProjection.decode"),
@@ -190,8 +190,8 @@ def arrow(corners: tuple[tuple[float, float], ...]) -> str:
     """A line through the corners, with a head at its end."""
     (x0, y0), (x, y) = corners[-2:]
     dx, dy = ((b > a) - (b < a) for a, b in ((x0, x), (y0, y)))
-    back = [(x - HEAD * dx + side * HEAD * dy * .7, y - HEAD * dy + side * HEAD * dx * .7)
-            for side in (1, -1)]
+    back = [(x - HEAD * dx + half * dy, y - HEAD * dy + half * dx)
+            for half in (.7 * HEAD, -.7 * HEAD)]
     line = " ".join(f"{a:g},{b:g}" for a, b in corners)
     head = " ".join(f"{a:g},{b:g}" for a, b in (*back, (x, y)))
     return (f'<polyline class="arrow" points="{line}"/>'

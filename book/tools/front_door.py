@@ -24,10 +24,10 @@ from ddad.synthetic.products import image_seed
 from ddad.synthetic.weights import WEIGHTS
 
 FILM, FLOW = BOOK / "static/film.webp", BOOK / "data_flow.svg"
-PART, INDEX = "chip", 0          # of the good test picture that the live page opens with
+PART, INDEX = "chip", 0          # of the good test picture that the live page shows
 GAP = 4                          # transparent pixels between the three pictures
 NOT_YET = (128, 128, 128, 40)
-QUALITY, APART = 82, 4.0         # what compression may change: mean of 255 levels
+QUALITY, APART = 82, 4.0         # levels of 255 by which blocks may differ
 
 
 def film(detector: Detector) -> np.ndarray:
@@ -45,7 +45,8 @@ def look(detector: Detector, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """The repainting of an image, and the map over it; (H, H, 3) uint8 each."""
     found = detector.predict(as_x0(levels))
     hot = heat(found.map[0].numpy(), detector.threshold)
-    return pixels(found.reconstruction[0]), (0.45 * levels + 0.55 * hot).astype(np.uint8)
+    overlay = (0.45 * levels + 0.55 * hot).astype(np.uint8)
+    return pixels(found.reconstruction[0]), overlay
 
 
 @torch.no_grad()
@@ -74,17 +75,24 @@ def frame(*images: np.ndarray) -> np.ndarray:
 
 
 def apart(frames: np.ndarray, path: Path) -> float:
-    """How much the most different frame of the film strip at `path` differs, in levels
-    of 255.
+    """How much the film strip at `path` differs, in levels of 255: the means of its
+    blocks, which compression keeps.
     """
     if not path.exists():
         return 255.0
-    there = np.asarray(Image.open(path).convert("RGBA")).astype(float)
-    wanted = np.concatenate(frames).astype(float)
-    if there.shape != wanted.shape:
+    strip, wanted = Image.open(path).convert("RGBA"), np.concatenate(frames)
+    if strip.size != wanted.shape[1::-1]:
         return 255.0
-    differ = np.abs(there - wanted) * (wanted[..., 3:] == 255)
-    return float(differ.reshape(len(frames), -1).mean(1).max())
+    there, wanted = (blocks(np.asarray(one)) for one in (strip, wanted))
+    return float(np.abs(there - wanted).max())
+
+
+def blocks(levels: np.ndarray, side: int = 16) -> np.ndarray:
+    """Means of blocks of an image (H, W, 4), as it looks on black, and of its alpha."""
+    seen = levels.astype(float)
+    seen[..., :3] *= seen[..., 3:] / 255
+    seen = seen[:, : seen.shape[1] // side * side]
+    return seen.reshape(len(seen) // side, side, -1, side, 4).mean((1, 3))
 
 
 def main(arguments: list[str]) -> int:
