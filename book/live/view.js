@@ -74,9 +74,9 @@ export class View {
     }));
   }
 
-  /** A button for the input, each step, and the end; a step's is empty until it is decoded. Pressed, it shows its picture large. */
+  /** A button for the input, for it decoded only, for each step, and the end; empty until it is decoded. Pressed, it shows its picture large. */
   steps({ts, x0_hat, T_hat}, x0) {
-    this.tiles = ["input", ...ts.map(t => `t = ${t}`), "end"].map((label, i) => {
+    this.tiles = ["input", "decoded", ...ts.map(t => `t = ${t}`), "end"].map((label, i) => {
       const tile = document.createElement("button"), canvas = document.createElement("canvas"), text = document.createElement("span");
       Object.assign(tile, {type: "button", onclick: () => this.choose(i)});
       text.textContent = label;
@@ -90,8 +90,8 @@ export class View {
     this.choose(this.tiles.length - 1);
   }
 
-  /** The guess of step i, counted from 0. */
-  showStep(i, x0_hat) { this.fill(i + 1, x0_hat); }
+  /** The guess of step i, counted from 0; of -1, the picture encoded and decoded only. */
+  showStep(i, x0_hat) { this.fill(i + 2, x0_hat); }
 
   fill(tile, x0_hat) {
     this.tiles[tile].x0_hat = x0_hat;
@@ -103,6 +103,6 @@ export class View {
     if (!x0_hat) return;
     this.tiles.forEach(({tile}, i) => tile.setAttribute("aria-pressed", i === chosen));
     paintImage(this.get("repainted"), x0_hat, this.size);
-    this.get("shown").textContent = {input: "The picture as given", end: `Repainted from step ${this.T_hat}`}[label] ?? `The clean picture guessed at ${label}`;
+    this.get("shown").textContent = {input: "The picture as given", decoded: "The picture encoded and decoded, nothing in between", end: `Repainted from step ${this.T_hat}`}[label] ?? `The clean picture guessed at ${label}`;
   }
 }

@@ -4,7 +4,7 @@
 //                    {type: "detect", id, x0, settings}          x0 (3 H H) in [-1, 1]; settings: what differs from the detector's own
 //   worker -> page   {type: "progress", loaded, total}, then {type: "ready", manifest, device, distances, edges, patchEdges}
 //                    {type: "found", id, ..}                      score, peak, b, T_hat, d, maps, x0_hat, ts, seconds; by region T and d_p, too
-//                    {type: "step", id, i, t, x0_hat}             after "found": what each step had in mind, decoded
+//                    {type: "step", id, i, x0_hat}                after "found": the picture decoded only, i = -1; what each step had in mind, decoded
 //                    {type: "error", message}
 import {Detector} from "./detector.js";
 import {load} from "./networks.js";
@@ -62,8 +62,8 @@ async function detect({id, x0, settings: changes}) {
   if (key !== last.key) Object.assign(last, {answer: await detector.respond(last.seen, settings, pause), key});
   const {path, ...found} = detector.weigh(last.answer, settings), ts = path.map(({t}) => t);
   postMessage({type: "found", id, ...found, ts, seconds: (performance.now() - started) / 1000});
-  for (const {i, t, z0_hat} of path) {
+  for (const {i, z0_hat} of [{i: -1, z0_hat: last.seen.z0}, ...path]) {
     await pause();
-    postMessage({type: "step", id, i, t, x0_hat: await detector.networks.decode(z0_hat)});
+    postMessage({type: "step", id, i, x0_hat: await detector.networks.decode(z0_hat)});
   }
 }

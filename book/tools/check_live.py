@@ -33,6 +33,7 @@ from live_page import Page, Server
 from make_live import LIMIT, PRODUCT, SITE, SIZE, as_x0, furnish
 from PIL import Image
 
+from ddad.deploy.overlays import pixels
 from ddad.detector import Detector
 from ddad.synthetic.products import image_seed, plan, render
 from ddad.synthetic.weights import WEIGHTS
@@ -246,6 +247,9 @@ def tools(page: Page, shown: dict) -> list[str]:
 def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
     """Uses every setting, and opens a file; what went wrong."""
     said, whole, x0 = [], page.answer()["score"], opened(shown["good"])
+    decoded = detector.projection.decode(detector.projection.encode(x0))
+    if (off_by := np.abs(page.tile(1) - pixels(decoded[0]).astype(int)).max()) > 2:
+        said.append(f"the frame that is decoded only is {off_by} levels off")
     changes = {"T_max": 160, "guidance": 0, "lam": 0.2, "step_rule": "static"}
     for name, value in changes.items():
         scored = page.set(name, json.dumps(value))["score"]

@@ -11,6 +11,7 @@ apt-get install chromium chromium-driver).
 import argparse
 import base64
 import functools
+import gzip
 import http.server
 import json
 import shutil
@@ -20,9 +21,10 @@ import time
 from itertools import product
 from pathlib import Path
 
-from check_pages import SITE, contents
+from check_pages import SITE, Page, contents
 
 WIDE, PHONE = 1280, 390
+FIRST, LOADED = 300_000, (".css", ".js", ".png", ".svg", ".webp")
 WIDTHS, SCHEMES = (WIDE, PHONE), ("light", "dark")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
          "--no-first-run", "--disable-background-networking",
@@ -159,6 +161,22 @@ def whole_page(driver, width: int) -> bytes:
     return base64.b64decode(shot["data"])
 
 
+def first_page() -> list[str]:
+    """What is wrong with the weight of the first page: what has to be there before one
+    can read it. Mathematics and the fonts of icons may come later.
+    """
+    page = SITE / f"{contents()[0]}.html"
+    files = {link.partition("?")[0] for link in Page(page).links}
+    held = [page, *(page.parent / one for one in files
+                    if one.endswith(LOADED) and "mathjax" not in one)]
+    content = [path.read_bytes() for path in held]
+    packed = sum(len(gzip.compress(one)) for one in content)
+    said = (f"{page.stem}: {len(held)} files, {sum(map(len, content)) / 1000:.0f} kB, "
+            f"compressed {packed / 1000:.0f} kB")
+    print(said)
+    return [f"{said}, more than {FIRST / 1000:.0f}"] * (packed > FIRST)
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -181,7 +199,7 @@ def options_of(doc: str, pictures: str) -> argparse.Namespace:
 
 def main() -> int:
     given = options_of(__doc__, "folder for a picture of every page")
-    host, failed = serve(SITE), False
+    host, failed = serve(SITE), bool(first_page())
     try:
         driver = browser()
     except RuntimeError as error:

@@ -86,6 +86,11 @@ STARTS = "return !document.querySelector('.live-start').hidden"
 ANSWERED = ("return ['ready', 'failed']"
             ".includes(document.querySelector('#live').dataset.state)")
 SAID = "return {...document.querySelector('#live').dataset}"
+TILE = """
+const canvas = document.querySelectorAll('.live-steps canvas')[arguments[0]];
+const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+return [...data];
+"""
 DRAWN = ("return [...document.querySelectorAll('.live-steps canvas')]"
          ".every(c => c.width === 128)")
 HEIGHT = "scrollTo(0, 0); return document.querySelector('article').scrollHeight"
@@ -191,6 +196,14 @@ class Page:
         surface.send_keys(Keys.SPACE)
         surface.send_keys(Keys.SPACE)
         return self.answer()
+
+    def tile(self, n: int) -> np.ndarray:
+        """What frame n of the repainting shows, counted from the input; (SIZE, SIZE, 3)
+        levels.
+        """
+        self.wait(DRAWN)
+        levels = np.array(self.driver.execute_script(TILE, n))
+        return levels.reshape(SIZE, SIZE, 4)[..., :3]
 
     def shoot(self, path: Path) -> None:
         """A picture of the whole page."""

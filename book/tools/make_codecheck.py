@@ -19,11 +19,14 @@ ROOT = BOOK.parent
 FILE = ROOT / "codecheck.yml"
 SPECIFICATION = "https://codecheck.org.uk/spec/config/1.0/"
 PART = re.compile(r"<!-- (table|reference) ([\w.]+) -->")
+FRONT_DOOR = "python book/tools/front_door.py"
 TOOLS = {"table": "python book/tools/make_results.py", "reference": "make reference"}
 FIGURES = {
     "book/speed_curve.png": (TOOLS["table"], "figure: time against PRO"),
     "book/overview.png": ("ddad demo build/demo",
                           "figure: build/demo/board_missing.png"),
+    "book/static/film.webp": (FRONT_DOOR, "film: a board broken, repainted, its map"),
+    "book/data_flow.svg": (FRONT_DOOR, "figure: what becomes of a picture"),
 }
 # record in book/results: command, what it holds
 RECORDS = {
