@@ -173,10 +173,15 @@ def _known(detector: Detector) -> Tensor:
 
 def _is_of(line: dict | None, path: Path) -> bool:
     """Whether the line is of the file as it is now."""
+    return line is not None and line["sha256"] == _digest(path)
+
+
+def _digest(path: Path) -> str | None:
+    """The file's hash, or None: reading the image will say what is wrong."""
     try:
-        return line is not None and line.get("sha256") == sha256(path)
-    except OSError:  # reading the image will say what is wrong
-        return False
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def _write(log: Path, lines: list[dict]) -> None:
@@ -213,10 +218,10 @@ def _readable(
     for path in paths:
         try:
             # before it is read: a file that changes in between is done again
-            digest = sha256(path)
+            digest = _digest(path)
             images.append(read_image(path, size))
             part.append((path, digest))
-        except (DataError, OSError) as error:
+        except DataError as error:
             refused.append(_named(path) | {"error": str(error)})
     stacked = torch.stack(images) if images else torch.empty(0, 3, size, size)
     return stacked, part, refused

@@ -85,6 +85,11 @@ def test_an_image_that_cannot_be_read_gets_a_line_and_stops_nothing(paths, tmp_p
     refused = {"image", "file", "error"}
     assert [set(line) == refused for line in lines] == 4 * [False] + [True]
     assert "2.png" in lines[-1]["error"]
+    paths[1].unlink()
+    paths[1].symlink_to(tmp_path / "gone.png")
+    again = inspect(Brightness(), paths, tmp_path / "out")
+    assert "is a link to" in again[-2]["error"] + again[-1]["error"]
+    assert sum("error" in line for line in again) == 2
     [refused] = inspect(Brightness(), [paths[2]], tmp_path / "other")
     assert refused == lines[-1]
 
