@@ -177,9 +177,11 @@ def _trained(folder: Path, made_of: dict, train: Tensor, settings: Settings, **h
     """
     trained_with, own = (*shaping(EPS_THETA), "train_length"), portable(settings)
     own = json.loads(json.dumps(own))
-    for path in sorted(folder.parent.glob(f"*/{RUN}")):
-        run, made_from = (json.loads(file.read_text(encoding="utf-8"))
-                          for file in (path, path.with_name(MADE_FROM)))
+    for path in sorted(folder.parent.glob(f"*/{MADE_FROM}")):
+        if not path.with_name(RUN).exists():
+            continue
+        made_from, run = (json.loads(file.read_text(encoding="utf-8"))
+                          for file in (path, path.with_name(RUN)))
         if (run.get("training") and made_of.items() <= made_from.items()
                 and all(run["asked"].get(name) == own[name] for name in trained_with)):
             unet = saved_model.read(path.parent / DETECTOR).unet
