@@ -115,7 +115,7 @@ EXPERIMENTS = [
         "false_alarms", "false alarms on fresh good images, beside the promise",
         FALSE_ALARMS,
         ("python book/tools/false_alarms.py --out {out}/false_alarms.json",),
-        "false_alarms.json", 8, "1", 
+        "false_alarms.json", 8, "1",
         tables=("false_alarms", "false_alarms_within", "false_alarms_training")),
     Experiment(
         "receipts/embedded", "the products, three presets, a short training",

@@ -23,7 +23,7 @@ PART = re.compile(r"<!-- (table|reference) ([\w.]+) -->")
 TOOLS = {"table": "python book/tools/make_results.py", "reference": "make reference"}
 FIGURES = {
     "book/speed_curve.png": (TOOLS["table"], "figure: time against PRO"),
-    **{f"book/{path.name}": (TOOLS["table"], f"figure: {METRICS[metric]} of all methods")
+    **{f"book/{path.name}": (TOOLS["table"], f"figure: {METRICS[metric]} by method")
        for metric, path in results_figure.FILES.items()},
     "book/overview.png": ("ddad demo build/demo",
                           "figure: build/demo/board_missing.png"),

@@ -18,12 +18,12 @@ from records import METRICS, PRODUCTS, compact, load, name_of, recorded, table
 from ddad.calibration import CHOSEN
 from ddad.reproduction.tables import BASELINES
 
-PATCHES = ("neighbours", "local_neighbours", "patchcore", "padim")
+PATCHES = ("neighbours", "patchcore", "padim")
 ONE_CALL = BASELINES["one_call"]
-READ = """A dot is a mean over seeds, the line 95% of resamples of the test images; no
-line: none is recorded. An arrow: below the axis. No width at 1.000 means few images,
-not certainty. Left out here, and in the table: neighbours in place, the autoencoder's
-features. Bold: the best of a column."""
+READ = """A dot is a mean over seeds, its line 95% of resamples of the test images. No
+line: none is recorded. An arrow: it lies below the axis. A line of no width at 1.000
+means few images, not certainty. In the table the best of a column is bold. *Neighbours
+in place* and the autoencoder's features are left out here: see the tables in full."""
 
 
 def overview() -> str:
@@ -38,17 +38,15 @@ def overview() -> str:
 
 
 def beside(found: dict[str, dict]) -> str:
-    """I-AUROC / PRO: a row for each detector, a column for each data set."""
-    names = [name for name in (METHOD, EXTENSION, *BASELINES.values())
-             if any(name in of for of in found.values())]
+    """I-AUROC above PRO: a row for each method of the figure, a column for each set."""
     best = {(data, metric): f"{max(row[metric] for row in of.values()):.3f}"
             for data, of in found.items() for metric in BOTH}
     marked = lambda text, most: f"**{text}**" if text == most else text
-    rows = [[name, *(" / ".join(marked(f"{of[name][metric]:.3f}", best[data, metric])
-                                for metric in BOTH)
+    rows = [[name, *("<br>".join(marked(f"{of[name][metric]:.3f}", best[data, metric])
+                                 for metric in BOTH)
                      if name in of else "–" for data, of in found.items())]
-            for name in names]
-    return table(["I-AUROC / PRO", *map(name_of, found)], rows)
+            for name in results_figure.DRAWN]
+    return table(["I-AUROC, and PRO", *map(name_of, found)], rows)
 
 
 def on_products(found: dict[str, dict]) -> str:
@@ -288,11 +286,11 @@ def within(question: str) -> str:
     inside = sum(row["within"] for _, row in rows)
     out = ", ".join(f"{product} at {row['rate']:.0%}" for product, row in rows
                     if not row["within"])
-    return (f"Of {len(rows)} rates of false alarms, {inside} are within the interval that "
-            "luck allows"
-            + (f"; outside: {out}." if out else "."))
+    return (f"Of {len(rows)} rates of false alarms, {inside} are within the interval "
+            "that luck allows" + (f"; outside: {out}." if out else "."))
 
 
 TABLES = {make.__name__: make for make in (
     overview, demo, by_size, baselines, real, autoencoders, at_threshold,
-    settings, regret, ablation, false_alarms, false_alarms_within, false_alarms_training)}
+    settings, regret, ablation, false_alarms, false_alarms_within,
+    false_alarms_training)}
