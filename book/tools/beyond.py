@@ -6,7 +6,7 @@ book/results/beyond.json.
 from __future__ import annotations
 
 from made import RESULTS
-from records import load, name_of, table
+from records import compact, load, name_of, table
 
 from ddad.reproduction.beyond import METRICS, OTHERS, OURS, differences, rows
 from ddad.reproduction.receipts import read_receipt
@@ -96,8 +96,8 @@ def paired() -> str:
          for row in load("beyond")["differences"]])
 
 
-TABLES = {"beyond": figures, "beyond_short": short, "beyond_sets": sets,
-          "beyond_differences": paired}
+TABLES = {"beyond": lambda: compact(figures()), "beyond_short": short,
+          "beyond_sets": sets, "beyond_differences": paired}
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def regret() -> str:
                          *lost])
     head = ["data set", "images", "chosen: I-AUROC", "PRO", "best on test: I-AUROC",
             "PRO", "its other constants", "regret I-AUROC", "PRO"]
-    return table(head, rows)
+    return compact(table(head, rows))
 
 
 def ablation() -> str:
