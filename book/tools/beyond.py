@@ -6,7 +6,7 @@ book/results/beyond.json.
 from __future__ import annotations
 
 from made import RESULTS
-from records import load, table
+from records import compact, load, name_of, table
 
 from ddad.reproduction.beyond import METRICS, OTHERS, OURS, differences, rows
 from ddad.reproduction.receipts import read_receipt
@@ -53,7 +53,7 @@ def _table(methods: tuple[str, ...], receipts: tuple[str, ...], between: str) ->
         if row["receipt"] in receipts:
             by.setdefault(row["data"], {}).setdefault(row["method"], []).append(row)
     for data, found in by.items():
-        line = [data]
+        line = [name_of(data)]
         for method in methods:
             of = found.get(method, [])
             means = [sum(row[m] for row in of) / len(of) for m in METRICS] if of else []
@@ -76,7 +76,7 @@ def sets() -> str:
             each = lambda preset, tell, of=of: ", ".join(map(tell, of[preset]))
             good = test["kind"].count("good")
             lines.append([
-                category, f"{good} / {len(test['kind']) - good}",
+                name_of(category), f"{good} / {len(test['kind']) - good}",
                 of[OURS][0]["held_out"],
                 each("clean", lambda run: run["settings"]["step_rule"]),
                 each(OURS, lambda run: str(run["settings"]["T_max"])),
@@ -91,13 +91,13 @@ def paired() -> str:
     """The extension minus each other, with its interval."""
     return table(
         ["data", "against", "metric", "difference", "95% of resamples"],
-        [[row["data"], NAMES[row["other"]], TITLES[row["metric"]],
+        [[name_of(row["data"]), NAMES[row["other"]], TITLES[row["metric"]],
           f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"]
          for row in load("beyond")["differences"]])
 
 
-TABLES = {"beyond": figures, "beyond_short": short, "beyond_sets": sets,
-          "beyond_differences": paired}
+TABLES = {"beyond": lambda: compact(figures()), "beyond_short": short,
+          "beyond_sets": sets, "beyond_differences": paired}
 
 
 if __name__ == "__main__":

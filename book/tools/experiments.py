@@ -28,7 +28,7 @@ from made import (
     present,
     stale,
 )
-from records import PRODUCTS, table
+from records import PRODUCTS, compact, table
 
 DEMO = Kind(("synthetic.demo",), ("train", "drawn", "shipped"), 0.005)
 EVALUATE = Kind(("data.product", "evaluation.baselines", "evaluation.regret",
@@ -56,7 +56,8 @@ AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
          '"train_length=1500 steps" learning_rate=0.001 precision=bfloat16 ' \
          "train_precision=bfloat16"
 SIZE = "128 pixels, 1500 steps"
-OF_A_PRODUCT = ("overview", "baselines", "by_size", "intervals", "settings", "regret")
+OF_A_PRODUCT = ("overview", "baselines", "by_size", "at_threshold", "settings",
+                "regret")
 
 
 def _product(name: str) -> Experiment:
@@ -86,7 +87,7 @@ def _real(record: str, title: str, category: str, seeds: str, minutes: int,
            f"{AT_128}{more}"
     shown = ("autoencoders",)
     if vae == "taef2":
-        shown += ("overview", "real", "intervals", "settings")
+        shown += ("overview", "real", "at_threshold", "settings")
         name, needs = record, (title, vae)
     else:
         name, needs = f"{record}_{vae}", (title,)
@@ -114,7 +115,8 @@ EXPERIMENTS = [
         "false_alarms", "false alarms on fresh good images, beside the promise",
         FALSE_ALARMS,
         ("python book/tools/false_alarms.py --out {out}/false_alarms.json",),
-        "false_alarms.json", 8, "1", tables=("false_alarms",)),
+        "false_alarms.json", 8, "1",
+        tables=("false_alarms", "false_alarms_within", "false_alarms_training")),
     Experiment(
         "receipts/embedded", "the products, three presets, a short training",
         REPRODUCE,
@@ -142,11 +144,12 @@ EXPERIMENTS = [
         "receipt.json", 110, "0, 1, 2; 0, 1 of the juice bottle",
         ("hazelnut", "deeppcb", "juice bottle", "taef2"),
         tuple(f"receipts/{name}" for name in RULED),
-        tables=("own_claims", "step_rules")),
+        tables=("own_claims", "step_rules", "step_rules_masked")),
     Experiment(
         "beyond", "the extension beside what it has to beat", BEYOND,
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
-        tables=("beyond", "beyond_short", "beyond_sets", "beyond_differences")),
+        tables=("beyond", "beyond_short", "beyond_sets", "beyond_differences",
+                "overview")),
     *(_ablation(name, "{products}", "embedded", 150) for name in PRODUCTS),
     _ablation("loco_juice_bottle", "{data}", "{taef2}", 180,
               needs=("juice bottle", "taef2")),
@@ -219,10 +222,10 @@ def described() -> str:
         lines = "<br>".join(f"`{line}`" for line in one.commands)
         state = ("fresh" if one.name not in TO_REMAKE else
                  "stale" if one.path.exists() else "not run")
-        rows.append([f"`{one.name}`", one.shows, lines, ", ".join(one.needs) or "–",
+        rows.append([f"`{one.name}`<br>{one.shows}", lines, ", ".join(one.needs) or "–",
                      one.minutes, one.seeds, state])
-    return table(["record", "what it holds", "made by", "needs",
-                  "minutes of one core, about", "seeds", "state"], rows)
+    return compact(table(["record", "made by", "needs", "minutes of one core, about",
+                          "seeds", "state"], rows))
 
 
 def note(title: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from statistics import mean
 
-from records import PRODUCTS, REAL, load, recorded, table
+from records import PRODUCTS, REAL, load, name_of, recorded, table
 
 from ddad.calibration import CHOSEN
 from ddad.reproduction import verdicts
@@ -257,11 +257,16 @@ def ours(row: Row) -> list[str]:
 
 def verdict(row: Row) -> str:
     """The word, and whether it would be another if this were the only claim."""
-    alone = across(row.effects).p if row.effects else None
-    if row.verdict == verdicts.OPEN and alone is not None and alone < verdicts.LEVEL:
-        side = "above" if across(row.effects).value > 0 else "below"
-        return f"{row.verdict}; {side} zero if it were the only claim"
-    return row.verdict
+    alone = if_alone(row)
+    return row.verdict + f"; {alone} if it were the only claim" * bool(alone)
+
+
+def if_alone(row: Row) -> str:
+    """What an open row would be if this were the only claim; empty if still open."""
+    alone = across(row.effects).p if row.verdict == verdicts.OPEN else None
+    if alone is None or alone >= verdicts.LEVEL:
+        return ""
+    return verdicts.verdict(row.effects, alone)
 
 
 def not_run() -> list[list[str]]:
@@ -285,6 +290,8 @@ def answer(found: list[Row]) -> str:
     which = {word: [row for row in found if row.verdict == word] for word in words[:3]}
     which["above zero in every run, and by itself on every data set of more than one "
           "seed"] = [row for row in found if everywhere(row)]
+    which |= {f"{word} if it were the only claim":
+              [row for row in found if if_alone(row) == word] for word in words[:2]}
     told = "; ".join(f"{word}: {named(of)}" for word, of in which.items())
     return (f"Of {len(found)} figures that can be tested here, {tested} have runs: "
             f"{figures}. {told[0].upper() + told[1:]}. {counted[TO_BE_RUN]} figures "
@@ -308,11 +315,6 @@ def named(found: list[Row]) -> str:
 
 def link(page: str) -> str:
     return "[](results.md)" if page == "results" else f"[](../notebooks/{page}.ipynb)"
-
-
-def name_of(data: str) -> str:
-    """A data set's name in a table."""
-    return data.removeprefix("loco_").replace("_", " ")
 
 
 def variants(receipts: list[dict]) -> str:

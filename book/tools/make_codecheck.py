@@ -11,9 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+import results_figure
 import yaml
 from experiments import EXPERIMENTS, UNTIL
-from records import BOOK
+from records import BOOK, METRICS
 
 ROOT = BOOK.parent
 FILE = ROOT / "codecheck.yml"
@@ -23,6 +24,8 @@ FRONT_DOOR = "python book/tools/front_door.py"
 TOOLS = {"table": "python book/tools/make_results.py", "reference": "make reference"}
 FIGURES = {
     "book/speed_curve.png": (TOOLS["table"], "figure: time against PRO"),
+    **{f"book/{path.name}": (TOOLS["table"], f"figure: {METRICS[metric]} by method")
+       for metric, path in results_figure.FILES.items()},
     "book/overview.png": ("ddad demo build/demo",
                           "figure: build/demo/board_missing.png"),
     "book/static/film.webp": (FRONT_DOOR, "film: a board broken, repainted, its map"),

@@ -3,7 +3,8 @@
     python book/tools/make_results.py [--check]
 
 Each table stands between <!-- table NAME --> and <!-- end -->: no figure on these pages
-is typed in. --check compares only, and fails where a page differs.
+is typed in. --check compares only, and fails where a page or a panel of the figure of
+book/results.md differs.
 """
 import re
 import sys
@@ -15,6 +16,7 @@ import experiments
 import ledger as claims
 import own_claims
 import paper_plan
+import results_figure
 import results_tables
 import speed
 from records import BOOK, load, table
@@ -22,9 +24,9 @@ from records import BOOK, load, table
 from ddad.reproduction import tables
 from ddad.reproduction.receipts import read_receipt
 
-PAGES = [*(BOOK / f"{name}.md" for name in ("results", "reproduction", "ledger",
-                                            "speed", "robustness", "contributing",
-                                            "paper_data")),
+PAGES = [*(BOOK / f"{name}.md" for name in ("results", "tried", "reproduction",
+                                            "ledger", "speed", "robustness",
+                                            "contributing", "paper_data")),
          BOOK.parent / "README.md"]
 PART = re.compile(r"(<!-- table ([\w.]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.S)
 POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data",
@@ -138,7 +140,7 @@ def filled(text: str, notes: bool = True) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    stale, check = [], "--check" in arguments
+    stale, check = results_figure.stale(), "--check" in arguments
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         made = filled(text, notes=page.parent == BOOK)      # the README is short
@@ -148,6 +150,7 @@ def main(arguments: list[str]) -> int:
                 page.write_text(made, encoding="utf-8")
     if not check:
         speed.draw()
+        results_figure.draw()
     print(f"stale: {', '.join(stale)}" if stale
           else "all tables are those of the recorded runs")
     return int(bool(stale) and check)

@@ -14,6 +14,7 @@ import ledger
 import numpy as np
 import step_rules
 from ledger import MEASURES, TITLES, Row, each_once
+from records import name_of
 
 from ddad.reproduction import verdicts
 from ddad.reproduction.beyond import OURS, entries
@@ -112,29 +113,63 @@ def against(receipts: dict[str, dict], measure: Callable, other: str) -> list[Ef
 
 
 def by_rule(receipt: dict) -> str:
-    """I-AUROC / PRO by data set, network and step: means over the seeds."""
+    """I-AUROC / PRO of the paper's training by data set, step and rule: means over the
+    seeds.
+    """
+    found = means(receipt)
+    lines = [[name_of(data), T, *(both(found[data, T, PLAIN, rule])
+                                  for rule in step_rules.RULES), seeds]
+             for data, T, seeds in cells(receipt)]
+    return ledger.table(["data", "$T_{max}$", *step_rules.RULES, "seeds"], lines)
+
+
+def by_training(receipt: dict) -> str:
+    """The same of either training, for steps by image and by region, and in how many
+    cells the other one is above.
+    """
+    found, lines, above = means(receipt), [], {"region": 0, "image": 0}
+    for data, T, seeds in cells(receipt):
+        line = [name_of(data), T]
+        for rule in above:
+            of = [found[data, T, trained, rule] for trained in (PLAIN, MASKED)]
+            line += map(both, of)
+            above[rule] += sum(masked > plain for plain, masked in zip(*of))
+        lines.append([*line, seeds])
+    head = [f"{rule}, {trained}" for rule in above for trained in (PLAIN, MASKED)]
+    told = ", ".join(f"with steps by {rule} in {n}" for rule, n in above.items())
+    return (ledger.table(["data", "$T_{max}$", *head, "seeds"], lines)
+            + f"\n\nOf {2 * len(lines)} figures each, *masked* is the better {told}.")
+
+
+def means(receipt: dict) -> dict[tuple, tuple]:
+    """I-AUROC and PRO by data set, step, training and rule."""
     found: dict = {}
     for run in receipt["runs"]:
         trained, rule, T = run["preset"].split(", ")
-        result = run["result"]
-        found.setdefault((run["category"], trained, int(T)), {}).setdefault(
-            rule, []).append((result["i_auroc"], result["pro_exact"]))
-    lines = [[ledger.name_of(data), trained, T,
-              *(" / ".join(f"{np.mean(one):.3f}" for one in zip(*of[rule]))
-                for rule in step_rules.RULES), len(of["region"])]
-             for (data, trained, T), of in sorted(found.items(), key=lambda one: (
-                 one[0][0], step_rules.TRAININGS.index(one[0][1]), one[0][2]))]
-    return ledger.table(["data", "network", "$T_{max}$", *step_rules.RULES, "seeds"],
-                        lines)
+        found.setdefault((run["category"], int(T), trained, rule), []).append(
+            (run["result"]["i_auroc"], run["result"]["pro_exact"]))
+    return {path: tuple(np.mean(of, 0)) for path, of in found.items()}
+
+
+def both(pair: tuple) -> str:
+    return " / ".join(map("{:.3f}".format, pair))
+
+
+def cells(receipt: dict) -> list[tuple[str, int, int]]:
+    """Each data set and step, with the number of seeds."""
+    return [(data, T, len({run["seed"] for run in receipt["runs"]
+                           if run["category"] == data}))
+            for data in sorted(receipt["test"]) for T in step_rules.STEPS]
 
 
 def tables(receipts: dict[str, dict]) -> dict[str, Callable[[], str]]:
-    """By name: "own_claims", "step_rules"."""
+    """By name: "own_claims", "step_rules", "step_rules_masked"."""
     def own() -> str:
         lines = ledger.told(rows(receipts))
         head = [title for title in ledger.HEAD if title != "paper"]
         return ledger.table(head, [[*line[:2], *line[3:]] for line in lines])
 
-    def rules() -> str:
-        return by_rule(receipts[NAME]) if NAME in receipts else "Not run yet."
-    return {"own_claims": own, "step_rules": rules}
+    def of(make: Callable[[dict], str]) -> Callable[[], str]:
+        return lambda: make(receipts[NAME]) if NAME in receipts else "Not run yet."
+    return {"own_claims": own, "step_rules": of(by_rule),
+            "step_rules_masked": of(by_training)}

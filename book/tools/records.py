@@ -31,6 +31,11 @@ def recorded(*names: str) -> list[str]:
     return [name for name in names if (BOOK / "results" / f"{name}.json").exists()]
 
 
+def name_of(data: str) -> str:
+    """A data set's name in a figure or a table."""
+    return data.removeprefix("loco_").replace("_", " ")
+
+
 def figures(record, wanted: tuple[str, ...] = FIGURES) -> dict[str, float]:
     """The numbers of a record that stand under one of the wanted names, by where they
     stand: "runs.0.result.pro" -> 0.9. What was only tried (TRIED) is left out.
@@ -85,3 +90,8 @@ def table(head: list[str], rows: list[list]) -> str:
              for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def compact(one: str) -> str:
+    """A table in smaller letters, so that a wide one fits the page."""
+    return f":::{{div}} ddad-compact\n{one}\n:::"

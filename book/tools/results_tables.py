@@ -1,98 +1,102 @@
-"""The tables of book/results.md on all data sets, and those of the README.
-
-Of a data set there are runs, one a seed: of `ddad evaluate`, or those in a receipt of
-`ddad reproduce`. A record of an older form is shown as long as it lies there.
+"""The tables of book/results.md and book/tried.md on all data sets, and those of the
+README.
 """
 from statistics import mean, stdev
 
-from records import METRICS, PRODUCTS, load, recorded, table
+import results_figure
+from detectors import (
+    BOTH,
+    EXTENSION,
+    METHOD,
+    RECEIPTS,
+    SETS,
+    detectors,
+    runs_of,
+)
+from records import METRICS, PRODUCTS, compact, load, name_of, recorded, table
 
 from ddad.calibration import CHOSEN
-from ddad.reproduction.tables import BASELINES, _baselines_of
+from ddad.reproduction.tables import BASELINES
 
-# a real set's name -> the receipt of its runs
-RECEIPTS = {"loco_juice_bottle": "loco_juice_bottle", "mtd": "mtd_by_tile",
-            "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
-SETS = (*PRODUCTS, *RECEIPTS)
-METHOD, EXTENSION = "method", "a step a region"
-BOTH = ("i_auroc", "pro")
-
-
-def runs_of(data: str, suffix: str = "", preset: str = "clean") -> list[dict]:
-    """The runs of a data set by one preset, each with result and settings; none if none
-    was made.
-
-    suffix: of the receipt, by its autoencoder.
-    """
-    if not suffix and recorded(data):
-        return [load(data)] if preset == "clean" else []
-    receipt = f"receipts/{RECEIPTS.get(data)}{suffix}"
-    runs = load(receipt)["runs"] if recorded(receipt) else []
-    return [run for run in runs if run["preset"] == preset]
-
-
-def detectors(data: str) -> dict[str, dict]:
-    """By name the metrics of the method and of the extension, as means over seeds, and
-    of all that is simpler.
-    """
-    runs = runs_of(data)
-    if not runs:
-        return {}
-    own = {name: {metric: mean(run["result"][metric] for run in of)
-                  for metric in METRICS}
-           for name, of in ((METHOD, runs), (EXTENSION, runs_of(data, "", "regional")))
-           if of}
-    found = next(filter(None, (_baselines_of(run.get("questions", run))
-                               for run in runs)), {})
-    return own | {BASELINES[name]: row for name, row in found.items()}
+PATCHES = ("neighbours", "patchcore", "padim")
+ONE_CALL = BASELINES["one_call"]
+READ = """A dot is a mean over seeds, its line 95% of resamples of the test images. No
+line: none is recorded. An arrow: it lies below the axis. A line of no width at 1.000
+means few images, not certainty. In the table the best of a column is bold. *Neighbours
+in place* and the autoencoder's features are left out here: see the tables in full."""
 
 
 def overview() -> str:
-    """I-AUROC and PRO of all detectors on all data sets, and what they come to."""
+    """What all figures come to in three sentences, the figure, and the table."""
     found = {data: of for data in SETS if (of := detectors(data))}
-    names = [name for name in (METHOD, EXTENSION, *BASELINES.values())
-             if any(name in of for of in found.values())]
-    rows = [[name, *(" / ".join(f"{of[name][metric]:.3f}" for metric in BOTH)
-                     if name in of else "–" for of in found.values())]
-            for name in names]
-    return (table(["I-AUROC / PRO", *found], rows) + "\n\n"
-            + " ".join([on_products(found), on_real_sets(found), not_run(found)]))
+    told = [on_products(found), on_real_sets(found), of_the_extension()]
+    missing = [name_of(data) for data in SETS if data not in found]
+    return "\n\n".join([
+        "\n".join(f"- {one}" for one in told), results_figure.shown(),
+        compact(beside(found)), READ,
+        *([f"Not run yet: {', '.join(missing)}."] if missing else [])])
+
+
+def beside(found: dict[str, dict]) -> str:
+    """I-AUROC above PRO: a row for each method of the figure, a column for each set."""
+    best = {(data, metric): f"{max(row[metric] for row in of.values()):.3f}"
+            for data, of in found.items() for metric in BOTH}
+    marked = lambda text, most: f"**{text}**" if text == most else text
+    rows = [[name, *("<br>".join(marked(f"{of[name][metric]:.3f}", best[data, metric])
+                                 for metric in BOTH)
+                     if name in of else "–" for data, of in found.items())]
+            for name in results_figure.DRAWN]
+    return table(["I-AUROC, and PRO", *map(name_of, found)], rows)
 
 
 def on_products(found: dict[str, dict]) -> str:
-    """The method's means over the drawn products, beside the best other ones."""
-    of = [found[data] for data in PRODUCTS]
-    shared = [name for name in of[0] if all(name in one for one in of)
-              and name != EXTENSION]
-    told = []
-    for metric, title in ((metric, METRICS[metric]) for metric in BOTH):
-        means = {name: mean(one[name][metric] for one in of) for name in shared}
-        own = means.pop(METHOD)
-        best = max(means, key=means.get)
-        told.append(f"{title} {own:.3f} ({best}: {means[best]:.3f})")
-    return ("On the mean of the drawn products the method has "
-            f"{' and '.join(told)}, in brackets the best of the others.")
+    """The method's means over the drawn products, beside the best others."""
+    def of(name: str, metric: str) -> float:
+        return mean(found[data][name][metric] for data in PRODUCTS)
+
+    best = {metric: max((BASELINES[name] for name in PATCHES),
+                        key=lambda name, metric=metric: of(name, metric))
+            for metric in BOTH}
+    both = lambda tell: " and ".join(tell(metric) for metric in BOTH)
+    return (
+        f"**Drawn products.** On the mean of all {len(PRODUCTS)} the method has "
+        + both(lambda metric: f"{METRICS[metric]} {of(METHOD, metric):.3f}")
+        + "; the best that compares patches has " + both(
+            lambda metric: f"{of(best[metric], metric):.3f} ({best[metric]})")
+        + ", and one call of its own network, without the loop, "
+        + both(lambda metric: f"{of(ONE_CALL, metric):.3f}") + ".")
 
 
 def on_real_sets(found: dict[str, dict]) -> str:
-    """Where the method is ahead of all that is simpler."""
-    said = []
-    for metric, title in ((metric, METRICS[metric]) for metric in BOTH):
-        ahead, behind = [], []
-        for data in (data for data in RECEIPTS if data in found):
-            figures = {name: row[metric] for name, row in found[data].items()}
-            own = figures.pop(METHOD)
-            figures.pop(EXTENSION, None)
-            (ahead if own >= max(figures.values()) else behind).append(data)
-        said.append(f"by {title} it is ahead of all that is simpler on "
-                    f"{', '.join(ahead) or 'none'}, and behind one on "
-                    f"{', '.join(behind) or 'none'}")
-    return f"Of the real sets, {'; '.join(said)}."
+    """On how many real sets something simpler is ahead of the method."""
+    sets, said = [data for data in RECEIPTS if data in found], []
+    for metric in BOTH:
+        behind = 0
+        for data in sets:
+            simpler = {name: row[metric] for name, row in found[data].items()
+                       if name not in (METHOD, EXTENSION)}
+            behind += max(simpler.values()) > found[data][METHOD][metric]
+        said.append(f"a better {METRICS[metric]} on {behind}")
+    return (f"**Real images.** Of {len(sets)} sets, something simpler has "
+            f"{' and '.join(said)}.")
 
 
-def not_run(found: dict[str, dict]) -> str:
-    missing = [data for data in SETS if data not in found]
-    return f"Not run yet: {', '.join(missing)}." if missing else ""
+def of_the_extension() -> str:
+    """Where a step for each region is above the paper's method, and where surely."""
+    rows = load("beyond")["differences"]
+    sets = dict.fromkeys(row["data"] for row in rows)
+    count = lambda other, metric, least: sum(
+        row[least] > 0 for row in rows
+        if (row["other"], row["metric"]) == (other, metric))
+    told = [f"on {count('clean', metric, 'difference')} in {METRICS[metric]} (on "
+            f"{count('clean', metric, 'low')} by the whole interval)"
+            for metric in BOTH]
+    patches = " and ".join(
+        f"on {count('patchcore', metric, 'difference')} in {METRICS[metric]}"
+        for metric in BOTH)
+    return (f"**Beyond the paper.** Of {len(sets)} sets, a step for each region is "
+            f"above the paper's method {' and '.join(told)}, and above PatchCore "
+            f"{patches}.")
 
 
 def demo() -> str:
@@ -119,19 +123,25 @@ def by_size() -> str:
     return table(head, rows)
 
 
-def beside(names: tuple[str, ...], metrics: tuple[str, ...] = tuple(METRICS)) -> str:
-    """A row a detector: data set, detector, metrics."""
-    rows = [[data, name, *(row.get(metric, "") for metric in metrics)]
-            for data in names for name, row in detectors(data).items()]
-    return table(["data set", "detector", *(METRICS[one] for one in metrics)], rows)
+def in_full(names: tuple[str, ...]) -> str:
+    """A row a detector: data set, detector, metrics, with intervals where there are."""
+    rows = []
+    for data in names:
+        for name, row in detectors(data).items():
+            shown = {one: f"{row[one]:.3f}" for one in METRICS if one in row}
+            for metric in BOTH:
+                if interval := row["intervals"].get(metric):
+                    shown[metric] += " ({:.3f} to {:.3f})".format(*interval)
+            rows.append([name_of(data), name, *(shown.get(one, "") for one in METRICS)])
+    return compact(table(["data set", "detector", *METRICS.values()], rows))
 
 
 def baselines() -> str:
-    return beside(PRODUCTS)
+    return in_full(PRODUCTS)
 
 
 def real() -> str:
-    return beside(tuple(RECEIPTS))
+    return in_full(tuple(RECEIPTS))
 
 
 def autoencoders() -> str:
@@ -144,7 +154,7 @@ def autoencoders() -> str:
                         if run["preset"] == "clean"]
                 size = runs[0]["settings"]["image_size"]
                 length = runs[0]["settings"]["train_length"]
-                rows.append([data, title, size, length, len(runs),
+                rows.append([name_of(data), title, size, length, len(runs),
                              *(over(runs, metric) for metric in BOTH)])
     return table(["data set", "autoencoder", "pixels", "training", "seeds",
                   *(METRICS[metric] for metric in BOTH)], rows)
@@ -157,28 +167,41 @@ def over(runs: list[dict], metric: str) -> str:
     return f"{mean(values):.3f}{spread}"
 
 
-def intervals() -> str:
-    rows, metrics = [], ("i_auroc", "p_auroc", "pro")
-    for name in recorded(*SETS):
-        found, told = load(name)["result"], []
-        for metric in metrics:
-            low, high = found["interval"][metric]
-            told.append(f"{found[metric]:.3f} ({low:.3f} to {high:.3f})")
-        rows.append([name, found.get("bootstrap_repeats", 40), *told, found["recall"],
-                     found["false_positive_rate"]])
-    head = ["data set", "resamples", "I-AUROC", "P-AUROC", "PRO", "recall",
-            "false alarms"]
-    return table(head, rows)
+def at_threshold() -> str:
+    """What the detectors find and flag at their own thresholds: means over seeds."""
+    rows = []
+    for data in SETS:
+        for name, preset in ((METHOD, "clean"), (EXTENSION, "regional")):
+            if runs := runs_of(data, "", preset):
+                of = lambda key, runs=runs: mean(run["result"][key] for run in runs)
+                held_out = runs[0].get("held_out", runs[0].get("record", {}).get(
+                    "held_out"))
+                rows.append([name_of(data), name, held_out, len(runs),
+                             f"{of('recall'):.0%}",
+                             f"{of('false_positive_rate'):.0%}"])
+    return table(["data set", "detector", "held out", "seeds", "defective images found",
+                  "good images flagged"], rows)
 
 
 def settings() -> str:
-    names = ("preset", "step_rule", "T_max", "smallest_bin", "guidance", "latent_blur",
-             "lam", "train_length", "tune_epochs", "image_size", "seed")
+    """What the runs differ in; below, what they share."""
+    titles = {"preset": "preset", "step_rule": "step rule", "T_max": "$T_{max}$",
+              "smallest_bin": "smallest bin", "guidance": "guidance",
+              "latent_blur": "blur", "lam": "$\\lambda$", "train_length": "training",
+              "tune_epochs": "epochs of fine-tuning", "image_size": "pixels",
+              "seed": "seed"}
     # older records know neither the preset nor a step a region
-    rows = [[data, *(run["settings"].get(name, "–") for name in names)]
-            for data in SETS for preset in ("clean", "regional")
-            for run in runs_of(data, "", preset)]
-    return table(["data set", *names], rows)
+    found = [(name_of(data), run["settings"]) for data in SETS
+             for preset in ("clean", "regional") for run in runs_of(data, "", preset)]
+    cell = lambda s, name: (f"{s[name]:g}" if isinstance(s.get(name), float)
+                            else str(s.get(name, "–")))
+    values = {name: {cell(s, name) for _, s in found} for name in titles}
+    shown = [name for name in titles if len(values[name]) > 1]
+    same = ", ".join(f"{titles[name]} {values[name].pop()}" for name in titles
+                     if name not in shown)
+    rows = [[data, *(cell(s, name) for name in shown)] for data, s in found]
+    return (compact(table(["data set", *(titles[name] for name in shown)], rows))
+            + (f"\n\nThe same in all: {same}." if same else ""))
 
 
 def regret() -> str:
@@ -187,14 +210,16 @@ def regret() -> str:
         found = load(name).get("regret")
         if found:
             best = found["best_on_test"]
-            constants = ", ".join(f"{k} {best[k]}" for k in CHOSEN if k in best)
-            figures = [one[metric] for one in (found["chosen"], best)
-                       for metric in BOTH]
+            chosen = found["chosen"]
+            constants = ", ".join(f"{k.replace('_', ' ')} {best[k]:g}" for k in CHOSEN
+                                  if k in best and best[k] != chosen[k])
+            figures = [one[metric] for one in (chosen, best) for metric in BOTH]
             lost = [f"{found['regret'][metric]:+.3f}" for metric in BOTH]
-            rows.append([name, found["images"], *figures, constants, *lost])
+            rows.append([name, found["images"], *figures, constants or "the same",
+                         *lost])
     head = ["data set", "images", "chosen: I-AUROC", "PRO", "best on test: I-AUROC",
-            "PRO", "its constants", "regret I-AUROC", "PRO"]
-    return table(head, rows)
+            "PRO", "its other constants", "regret I-AUROC", "PRO"]
+    return compact(table(head, rows))
 
 
 def ablation() -> str:
@@ -206,7 +231,7 @@ def ablation() -> str:
             used = rows[0]["settings"]
             told = f"{used['image_size']} px, {used['train_length']} of training"
             told += ", one set of constants for all" if old else ""
-            parts.append(f"**{data}**, {told}:\n\n{over_seeds(rows)}")
+            parts.append(f"**{name_of(data)}**, {told}:\n\n{over_seeds(rows)}")
     return "\n\n".join(parts)
 
 
@@ -231,15 +256,41 @@ def over_seeds(rows: list[dict]) -> str:
 
 def false_alarms() -> str:
     """What thresholds promise and let through, on fresh good images."""
+    return alarms("own", "trials")
+
+
+def false_alarms_within() -> str:
+    return within("own")
+
+
+def false_alarms_training() -> str:
+    """The same for thresholds from training images."""
+    return within("training") + "\n\n" + alarms("training")
+
+
+def alarms(*questions: str) -> str:
     rows = [[product, question, row["held_out"], f"{row['rate']:.0%}",
              f"{row['mean']:.1%}", f"{row['false_alarms']:.1%}",
              "{:.1%} to {:.1%}".format(*row["interval"])]
             for product, found in load("false_alarms")["products"].items()
-            for question in ("own", "trials", "training") for row in found[question]]
-    return table(["product", "threshold from", "held out", "asked", "expected",
+            for question in questions for row in found[question]]
+    return table(["product", "threshold from", "images", "asked", "expected",
                   "realised", "95% interval"], rows)
 
 
+def within(question: str) -> str:
+    """How many of its rows are within their intervals, and which are not."""
+    rows = [(product, row)
+            for product, found in load("false_alarms")["products"].items()
+            for row in found[question]]
+    inside = sum(row["within"] for _, row in rows)
+    out = ", ".join(f"{product} at {row['rate']:.0%}" for product, row in rows
+                    if not row["within"])
+    return (f"Of {len(rows)} rates of false alarms, {inside} are within the interval "
+            "that luck allows" + (f"; outside: {out}." if out else "."))
+
+
 TABLES = {make.__name__: make for make in (
-    overview, demo, by_size, baselines, real, autoencoders, intervals,
-    settings, regret, ablation, false_alarms)}
+    overview, demo, by_size, baselines, real, autoencoders, at_threshold,
+    settings, regret, ablation, false_alarms, false_alarms_within,
+    false_alarms_training)}

@@ -14,6 +14,7 @@ ROOT = make_codecheck.ROOT
 TEXT = make_codecheck.FILE.read_text(encoding="utf-8")
 CONTENT = yaml.safe_load(TEXT)
 MANIFEST = CONTENT["manifest"]
+FIGURE = re.compile(r"(?:\{figure\} |!\[[^]]*\]\()([\w./-]+\.(?:png|svg))")
 COMMANDS = sorted({row["command"] for row in MANIFEST})
 
 
@@ -62,7 +63,7 @@ def test_nothing_that_is_shown_is_left_out():
         text = page.read_text(encoding="utf-8")
         name = page.relative_to(ROOT).as_posix()
         assert (name in listed) == ("<!-- table " in text or "<!-- reference " in text)
-        for figure in re.findall(r"(?:\{figure\} |!\[[^]]*\]\()([\w./-]+\.png)", text):
+        for figure in FIGURE.findall(text):
             assert (page.parent / figure).relative_to(ROOT).as_posix() in listed
     chapters = (ROOT / "notebooks").glob("*.ipynb")
     assert {f"notebooks/{path.name}" for path in chapters} <= listed

@@ -126,7 +126,12 @@ def test_p_values_are_corrected_for_the_rows_that_have_one():
     assert alone.verdict == CONFIRMED and 0.004 < p < 0.02
     among = ledger.judged([row, waits, *[planted("None.", 0.0)] * 14])[0]
     assert among.verdict == OPEN and among.p == pytest.approx(15 * p)
-    assert ledger.verdict(among) == "open; above zero if it were the only claim"
+    assert ledger.verdict(among) == "open; confirmed if it were the only claim"
+    losses = [planted("Loss.", -0.15), *[planted("None.", 0.0)] * 14]
+    below = ledger.judged(losses)[0]
+    assert ledger.verdict(below) == "open; contradicted if it were the only claim"
+    said = ledger.answer(ledger.judged(losses))
+    assert "; contradicted if it were the only claim: “Loss” (PRO). 0" in said
 
 
 def test_the_answer_counts_and_names_what_the_table_shows():
@@ -136,7 +141,7 @@ def test_the_answer_counts_and_names_what_the_table_shows():
     assert text.startswith("Of 2 figures that can be tested here, 1 have runs: 1 "
                            "confirmed, 0 contradicted, 0 differs by set, 0 open. "
                            "Confirmed: “Gain” (PRO); contradicted: none; ")
-    assert "by itself on every data set of more than one seed: “Gain” (PRO). 1" in text
+    assert "by itself on every data set of more than one seed: “Gain” (PRO); " in text
     assert "; contradicted: “Loss” (PRO); " in ledger.answer(ledger.judged([loss]))
     # one seed is not enough to stand by itself, one run on the other side is too much
     assert not ledger.everywhere(planted("One.", 0.15, seeds=1))
