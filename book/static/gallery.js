@@ -134,6 +134,7 @@ async function show(one) {
   get("facts").replaceChildren(...Object.entries(facts).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   axis(set, one);
   get("step").textContent = one.T_hat;
+  get("most").textContent = set.T_max;
   root.querySelectorAll("[data-steps]").forEach(element => { element.hidden = (element.dataset.steps === "regions") !== stepped; });
   if (stepped) get("legend").replaceChildren(...Object.entries(set.steps).map(([T, colour]) => make("span", {}, make("i", {style: `background: ${colour}`}), T)));
   const told = {input: `Input: ${words(one.kind)}`, steps: `Steps of the regions, up to ${one.T_hat}`, repainting: "The input repainted",

@@ -79,7 +79,7 @@ def of_detector(name: str, detector: Detector, found: Prediction) -> dict:
     sheets = {
         "repainting": save(f"{name}_repainting", [*map(pixels, found.reconstruction)],
                            LOSSY),
-        "map": save(f"{name}_map", hot, LOSSY)}
+        "map": save(f"{name}_map", hot, LOSSY | {"quality": 85})}
     if found.step_map is not None:
         colour = shades(detector)
         tiles = [np.array([[colour[T] for T in row] for row in image.tolist()])

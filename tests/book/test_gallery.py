@@ -69,12 +69,14 @@ def test_masks_and_rings_are_of_their_images(detector):
 @EACH
 def test_maps_are_of_their_images(detector):
     """The brightest pixel of a map tells its score, up to the compression."""
-    share = np.linspace(0, 1, 256)
+    one, share = SHOWN[detector], np.linspace(0, 1, 256)
     grey = colormaps["inferno"](share)[:, :3].mean(1) * 255
-    for one, tile in zip(SHOWN[detector]["images"], tiles(detector, "map")):
-        brightest = np.interp(tile.mean(-1).max(), grey, share)
-        told = min(one["score"] / (2 * SHOWN[detector]["threshold"]), 1)
-        assert brightest == pytest.approx(told, abs=0.06), one["image"]
+    brightest = np.array([np.interp(tile.mean(-1).max(), grey, share)
+                          for tile in tiles(detector, "map")])
+    score = np.array([image["score"] for image in one["images"]])
+    told = np.minimum(score / (2 * one["threshold"]), 1)
+    assert np.abs(brightest - told).mean() < 0.02
+    assert np.abs(brightest - told).max() < 0.15
 
 
 @pytest.mark.parametrize("product", gallery.PRODUCTS)
