@@ -40,11 +40,15 @@ const outlined = focused.matches(":focus-visible")
 const canvas = name => {
   const one = get(name);
   if (!one.checkVisibility() || !one.width) return null;
-  const levels = one.getContext("2d").getImageData(0, 0, one.width, one.height).data;
+  const copy = new OffscreenCanvas(one.width, one.height)
+    .getContext("2d", {willReadFrequently: true});
+  copy.drawImage(one, 0, 0);
+  const levels = copy.getImageData(0, 0, one.width, one.height).data;
   return levels.reduce((sum, value, i) => (31 * sum + value * (i % 7 + 1)) % 1e9, 0);
 };
 return {
   state: get("list").closest("#gallery").dataset.state,
+  error: text(document.querySelector(".gallery-error")),
   facts: Object.fromEntries(facts), verdict: text(get("verdict")),
   position: text(get("position")), shown: get("list").checkVisibility(),
   options: get("list").children.length, hash: location.hash,
@@ -78,6 +82,8 @@ class Page:
             found = self.driver.execute_script(STATE)
             if found["state"] == "ready" and found == before:
                 return found
+            if found["state"] == "failed":
+                raise RuntimeError(found["error"])
             before = found
             time.sleep(0.02)
         raise RuntimeError(f"the gallery does not come to rest: {before}")
@@ -249,6 +255,13 @@ def ringed(page: Page) -> list[str]:
     return said
 
 
+def on_screen(page: Page, width: int) -> list[str]:
+    """The page is no wider than the screen; on a phone, keys work as well."""
+    wide = page.state()["width"]
+    return ([f"{wide} px wide on a screen of {width}"] * (wide > width)
+            + (by_keyboard(page) if width == PHONE else []))
+
+
 def main() -> int:
     given = options_of(__doc__, "folder for pictures of the gallery")
     host = serve(SITE)
@@ -257,26 +270,24 @@ def main() -> int:
     except RuntimeError as error:
         print(error)
         return 2
+    said = []
     try:
         page = Page(driver, host, WIDE, "light")
-        said = [line for detector in SETS
-                for line in counted(page, detector) + browsed(page, detector)]
-        said += filtered(page) + by_keyboard(page) + addressed(page) + ringed(page)
+        for detector in SETS:
+            said += counted(page, detector)
+            said += browsed(page, detector)
+        for check in (filtered, by_keyboard, addressed, ringed):
+            said += check(page)
         for width, scheme in product(WIDTHS, SCHEMES):
-            page = Page(driver, host, width, scheme)
-            if (wide := page.state()["width"]) > width:
-                said.append(f"{wide} px wide on a screen of {width}")
-            if width == PHONE:
-                said += by_keyboard(page)
+            said += on_screen(Page(driver, host, width, scheme), width)
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 shot = given.pictures / f"gallery_{width}_{scheme}.png"
                 shot.write_bytes(whole_page(driver, width))
         said += complaints(driver) + strangers(driver, host)
     except RuntimeError as error:
-        said = [str(error)]
-    finally:
-        driver.quit()
+        said.append(str(error))
+    driver.quit()
     print("\n".join(said) or "the gallery: fine")
     return int(bool(said))
 
