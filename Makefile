@@ -104,6 +104,7 @@ book: $(VENV)/book
 # after `make book`; needs Chromium and its driver
 check-site: $(VENV)/book
 	$(BIN)/python book/tools/check_site.py
+	$(BIN)/python book/tools/check_gallery.py
 
 # after `make book`; breaks a board in Chromium, and compares the page with PyTorch
 check-live: $(VENV)/book

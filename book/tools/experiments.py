@@ -57,7 +57,7 @@ AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
          "train_precision=bfloat16"
 SIZE = "128 pixels, 1500 steps"
 OF_A_PRODUCT = ("overview", "baselines", "by_size", "at_threshold", "settings",
-                "regret")
+                "regret", "gallery", "gallery_kinds")
 
 
 def _product(name: str) -> Experiment:

@@ -13,6 +13,7 @@ from functools import partial
 
 import beyond
 import experiments
+import gallery
 import ledger as claims
 import own_claims
 import paper_plan
@@ -24,9 +25,9 @@ from records import BOOK, load, table
 from ddad.reproduction import tables
 from ddad.reproduction.receipts import read_receipt
 
-PAGES = [*(BOOK / f"{name}.md" for name in ("results", "tried", "reproduction",
-                                            "ledger", "speed", "robustness",
-                                            "contributing", "paper_data")),
+PAGES = [*(BOOK / f"{name}.md" for name in (
+             "results", "gallery", "tried", "reproduction", "ledger", "speed",
+             "robustness", "contributing", "paper_data")),
          BOOK.parent / "README.md"]
 PART = re.compile(r"(<!-- table ([\w.]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.S)
 POINTS = {1: "Interrupted", 2: "Hostile input", 3: "Nothing executes from data",
@@ -120,6 +121,7 @@ EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
             if not name.endswith("_taesd")}
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
+TABLES |= gallery.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
