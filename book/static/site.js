@@ -34,9 +34,20 @@ function keepReadable(image) {
   box.append(held);
 }
 
+// An equation shrinks to fit, but no further than its indices, seven tenths as large as
+// the rest, can be read.
+function fitEquation(box) {
+  const size = parseFloat(getComputedStyle(box).fontSize);
+  const width = () => box.firstElementChild.getBoundingClientRect().width;
+  const factor = (box.clientWidth - 1) / width();
+  if (factor >= 1) return;
+  box.style.fontSize = `${Math.max(size * factor, READABLE / 0.7)}px`;
+  box.parentElement.classList.toggle('scrolls', width() > box.clientWidth + 1);
+}
+
 // What scrolls sideways says so, and does so by keyboard.
 const SCROLLING = '.pst-scrollable-table-container, .figure-box, '
-  + 'article .output.text_html, article div.math';
+  + 'article .output.text_html';
 function tell(box) {
   const scrolls = box.scrollWidth > box.clientWidth + 1;
   box.classList.toggle('scrolls', scrolls);
@@ -44,8 +55,7 @@ function tell(box) {
     ['tabindex', 'role', 'aria-label'].forEach((name) => box.removeAttribute(name));
     return;
   }
-  const kind = box.querySelector('table') ? 'Table'
-    : box.matches('.math') ? 'Equation' : 'Figure';
+  const kind = box.querySelector('table') ? 'Table' : 'Figure';
   box.tabIndex = 0;
   box.setAttribute('role', 'group');
   box.setAttribute('aria-label', `${kind}, scrolls sideways`);
@@ -60,7 +70,11 @@ document.addEventListener('DOMContentLoaded', () => { showNames(); repairLists()
 addEventListener('load', () => {
   const narrow = matchMedia('(max-width: 767.98px)');
   const fit = () => {
-    if (narrow.matches) all('article img').forEach(keepReadable);
+    if (narrow.matches) {
+      all('article img').forEach(keepReadable);
+      window.MathJax?.startup.promise.then(
+        () => all('div.math > mjx-container').forEach(fitEquation));
+    }
     watch();
   };
   fit();
