@@ -3,10 +3,11 @@
     python book/tools/check_site.py [--pictures FOLDER]
 
 Light and dark, each page must load all it shows and ask no other host, set its
-mathematics, keep its console clean, move its sliders, keep captions readable, and stay
-within the screen. At 1280 px no code, printed output or table of a cell may scroll
-sideways. Needs `make book` first, and Chromium with its driver (Debian and Ubuntu:
-apt-get install chromium chromium-driver).
+mathematics, keep its console clean, move its sliders, stay within the screen, and break
+no rule of axe-core that is serious or critical. At 1280 px no code, printed output or
+table may scroll sideways; at 390 px no text in a figure may be under 9 px, and the
+equations of the first page fit. Needs `make book` first, npm once, and Chromium with
+its driver (Debian and Ubuntu: apt-get install chromium chromium-driver).
 """
 import argparse
 import base64
@@ -21,6 +22,8 @@ import time
 from itertools import product
 from pathlib import Path
 
+from axe import script as axe_script
+from axe import violations
 from check_pages import SITE, Page, contents
 
 WIDE, PHONE = 1280, 390
@@ -53,7 +56,7 @@ const scrolls = e => e.scrollWidth > e.clientWidth + 1
 const longest = e => e.textContent.split('\n')
   .reduce((a, b) => b.length > a.length ? b : a, '').slice(0, 100);
 const shown = 'div.cell_input pre, div.cell_output pre, div.highlight pre, '
-  + 'div.cell_output table';
+  + 'table';
 const folded = all('details:not([open])', article);
 folded.forEach(e => { e.open = true; });
 const sideways = all(shown, article)
@@ -70,19 +73,22 @@ const still = all('figure.ddad-frames').filter(figure => {
   return image.style.transform == before;
 }).length;
 
-// WCAG 2.1, contrast (minimum)
-const linear = v => v > 0.04045 ? ((v + 0.055) / 1.055) ** 2.4 : v / 12.92;
-const luminance = colour => colour.match(/[0-9.]+/g).slice(0, 3)
-  .map(v => linear(v / 255))
-  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0.05);
-const ground = e => [...ancestors(e), document.body]
-  .map(a => getComputedStyle(a).backgroundColor).find(c => !/, 0\)$/.test(c))
-  || 'rgb(255, 255, 255)';
-const faint = all('figcaption', article).filter(e => {
-  const pair = [luminance(getComputedStyle(e).color), luminance(ground(e))];
-  return Math.max(...pair) / Math.min(...pair) < 4.5;
-}).length;
-return {broken, raw, wide, sideways, still, faint};
+// The smallest text of each figure, as it is shown; null where no run has measured it.
+const size = image => {
+  const told = (image.closest('[class*=smallest-text-]')?.className ?? '')
+    .match(/smallest-text-([\d.]+|none)/);
+  if (!told) return null;
+  return told[1] === 'none' ? Infinity
+    : told[1] * image.getBoundingClientRect().width / image.naturalWidth;
+};
+const figures = all('.cell_output img, img[src*="_images/"]', article);
+const sizes = figures.map(size);
+const unmeasured = figures.filter((_, n) => sizes[n] === null).length;
+const small = sizes.filter(s => s !== null && s < 9).map(s => s.toFixed(1));
+const cut = all('div.math mjx-container', article).filter(e =>
+  Math.max(...[...e.children].map(c => c.getBoundingClientRect().right))
+    > e.closest('div.math').getBoundingClientRect().right + 1).length;
+return {broken, raw, wide, sideways, still, unmeasured, small, cut};
 """
 
 
@@ -120,18 +126,22 @@ def look(driver) -> dict:
     return found
 
 
-def visit(driver, address: str, host: str, width: int) -> list[str]:
-    """What is wrong with one page."""
-    driver.get(address)
+def visit(driver, name: str, host: str, width: int) -> list[str]:
+    """What is wrong with one page, colours apart."""
+    driver.get(f"{host}/{name}.html")
     found = look(driver)
     said = [f"picture does not load: {source}" for source in found["broken"]]
     said += [f"too wide: {element}" for element in found["wide"]]
     if width == WIDE:
         said += [f"scrolls sideways: {line}" for line in found["sideways"]]
-    for name, words in (("faint", "captions hard to read"), ("raw", "formulas not set"),
-                        ("still", "sliders do nothing")):
-        said += [f"{found[name]} {words}"] * bool(found[name])
-    return said + complaints(driver) + strangers(driver, host)
+    else:
+        said += [f"text of {size} px in a figure" for size in found["small"]]
+        if name == contents()[0]:
+            said += [f"{found['cut']} equations cut off"] * bool(found["cut"])
+    for what, words in (("raw", "formulas not set"), ("still", "sliders do nothing"),
+                        ("unmeasured", "figures whose text no run has measured")):
+        said += [f"{found[what]} {words}"] * bool(found[what])
+    return said
 
 
 def complaints(driver) -> list[str]:
@@ -201,21 +211,25 @@ def main() -> int:
     given = options_of(__doc__, "folder for a picture of every page")
     host, failed = serve(SITE), bool(first_page())
     try:
-        driver = browser()
+        axe, driver = axe_script(), browser()
     except RuntimeError as error:
         print(error)
         return 2
-    for name in contents():
-        for width, scheme in product(WIDTHS, SCHEMES):
+    for name, width in product(contents(), WIDTHS):
+        for scheme in SCHEMES:
             screen(driver, width, scheme)
-            said = visit(driver, f"{host}/{name}.html", host, width)
-            print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
-                  flush=True)
-            failed |= bool(said)
+            first = scheme == SCHEMES[0]
+            # another scheme needs no other page
+            said = visit(driver, name, host, width) if first else []
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 shot = given.pictures / f"{Path(name).name}_{width}_{scheme}.png"
                 shot.write_bytes(whole_page(driver, width))
+            said += violations(driver, axe, every_rule=first)
+            said += complaints(driver) + strangers(driver, host)
+            print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
+                  flush=True)
+            failed |= bool(said)
     driver.quit()
     return int(failed)
 

@@ -7,16 +7,15 @@ after the book is built. Needs npm for its first run; what was fetched stays in
 build/npm.
 """
 import gzip
-import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from npm import fetch
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
@@ -28,7 +27,6 @@ from ddad.synthetic.weights import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE, SITE = ROOT / "book/live", ROOT / "_build/html/book/live"
-CACHE = ROOT / "build"
 PRODUCT, IMAGES, SIZE = "board", 4, 128
 NPM = "onnxruntime-web-1.30.0"
 SHA512 = ("ab4cbe26baedba45d2cec05610c71c55fa97db92d19a8b171c5f8269126683ca"
@@ -103,31 +101,9 @@ def draw_still(detector: Detector, site: Path, shown: dict) -> None:
     still.save(site / "still.png")
 
 
-def fetch_archive() -> Path:
-    """ONNX Runtime Web by npm, checked; RuntimeError that says what is missing."""
-    archive = CACHE / "npm" / f"{NPM}.tgz"
-    if not archive.exists():
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        npm = shutil.which("npm")
-        if npm is None:
-            raise RuntimeError(f"the live page needs npm (Node.js) once, to fetch "
-                               f"{NPM}; or put {archive} there yourself")
-        wanted = "@".join(NPM.rsplit("-", 1))
-        done = subprocess.run([npm, "pack", wanted, "--silent"], cwd=archive.parent,
-                              capture_output=True, text=True)
-        if done.returncode:
-            said = done.stderr.strip()[:300]
-            raise RuntimeError(f"npm pack {wanted} failed: {said}")
-    if hashlib.sha512(archive.read_bytes()).hexdigest() != SHA512:
-        archive.unlink()
-        raise RuntimeError(f"{archive.name} is not the file that this page was tested "
-                           "with (sha512 differs); it was deleted")
-    return archive
-
-
 def fetch_runtime(site: Path) -> None:
     """The archive's pinned files, copied into the site."""
-    archive, folder = fetch_archive(), site / "ort"
+    archive, folder = fetch(NPM, SHA512), site / "ort"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tarfile.open(archive) as packed:

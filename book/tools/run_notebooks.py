@@ -23,6 +23,8 @@ from pathlib import Path
 
 import nbformat
 from chapters import ROOT, Package, fingerprint, own_cells
+from figure_text import KEY as TEXT_KEY
+from figure_text import moved_to_metadata
 from set_repository import with_set_up
 
 from ddad.notebook import METRICS
@@ -62,7 +64,8 @@ def run(path: Path, scale: str | None) -> tuple[Path, float, str]:
         papermill.execute_notebook(
             path, out, {"SCALE": scale} if scale else None, kernel_name="python3",
             cwd=folder, progress_bar=False, execution_timeout=CELL_SECONDS,
-            coalesce_streams=True)
+            coalesce_streams=True,
+            extra_arguments=["--IPKernelApp.extra_extensions=figure_text"])
     except Exception as failed:     # of a cell, or of a kernel that died: others go on
         error = str(failed)
     return out, time.perf_counter() - started, error
@@ -72,18 +75,20 @@ def tidy(notebook) -> None:
     """Leaves what a reader needs: no progress bars, no warnings, no times of cells."""
     for cell in notebook.cells:
         cell.metadata = {name: value for name, value in cell.metadata.items()
-                         if name in ("tags", "mystnb") and value}
+                         if name in ("tags", "mystnb") and value or name == TEXT_KEY}
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"
                             and WIDGET not in one.get("data", {})]
+    moved_to_metadata([cell for cell in notebook.cells if cell.cell_type == "code"])
     with_set_up(notebook)
 
 
-def outputs(notebook) -> list[list[dict]]:
+def outputs(notebook) -> list[list]:
     """What each cell shows, by which two runs are told apart."""
     aside = ("execution_count", "metadata")
-    return [[{name: value for name, value in one.items() if name not in aside}
-             for one in cell.outputs] for cell in own_cells(notebook)]
+    return [[cell.metadata.get(TEXT_KEY),
+             *({name: value for name, value in one.items() if name not in aside}
+               for one in cell.outputs)] for cell in own_cells(notebook)]
 
 
 def metrics(notebook: dict) -> dict[str, float]:
@@ -160,6 +165,9 @@ def main() -> int:
         paths = [p for p in paths if not is_current(nbformat.read(p, 4), package)]
     # one core a notebook: threads that wait for one another cost more
     os.environ["OMP_NUM_THREADS"] = "1"
+    # where kernels find figure_text
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with ProcessPoolExecutor(WORKERS) as pool:
         runs = pool.map(run, paths, [given.scale] * len(paths))
         for path, (out, seconds, error) in zip(paths, runs):

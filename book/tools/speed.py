@@ -147,16 +147,17 @@ def draw(path: Path = BOOK / "speed_curve.png") -> None:
     """
     import matplotlib
     matplotlib.use("Agg")
+    from figure_text import save
     from matplotlib import pyplot as plt
     curves = {data: rows for data, rows in _curves().items() if data not in SHORT}
-    figure, panels = plt.subplots(2, 3, figsize=(9.0, 6.0), constrained_layout=True)
+    figure, panels = plt.subplots(2, 3, figsize=(7.2, 5.4), constrained_layout=True)
     for panel, (data, rows) in zip(panels.flat, curves.items()):
         _draw_curves(panel, rows)
         panel.set(title=data, xlabel="time over ten calls", ylabel="PRO",
                   xlim=(0.6, 1.06), ylim=(rows[0]["pro"] - 0.02, rows[0]["pro"] + 0.02))
     panels.flat[-1].legend(*panel.get_legend_handles_labels(), loc="center")
     panels.flat[-1].axis("off")
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    save(figure, path, dpi=150)
 
 
 def _draw_curves(panel, rows: list[dict]) -> None:
