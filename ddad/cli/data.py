@@ -21,16 +21,25 @@ def add_make(actions) -> None:
                   "Make the embedded products: images, masks, tables, and Croissant "
                   "metadata that tell other programs what lies there.",
                   ("out", "folder to make"))
-    one.add_argument("--size", type=int, default=128,
-                     help="pixels a side (default 128)")
+    one.add_argument("--size", type=int,
+                     help="pixels a side (default 128, of a surface 96)")
     one.add_argument("--seed", type=int, default=0,
                      help="another one draws other images (default 0)")
+    one.add_argument("--surface",
+                     help="instead, crops of a photograph of brick, grass or gravel, "
+                          "with synthetic defects; needs scikit-image, which ships it")
 
 
 def run_make(options: Namespace) -> None:
+    if options.surface:
+        from ..synthetic.surface import make_surface
+        make_surface(options.out, options.surface, options.size or 96,
+                     seed=options.seed)
+        print(f"made {options.out / options.surface}")
+        return
     from ..synthetic.croissant import describe
     from ..synthetic.products import make
-    make(options.out, size=options.size, seed=options.seed)
+    make(options.out, size=options.size or 128, seed=options.seed)
     metadata = describe(options.out)
     names = sorted(path.name for path in options.out.iterdir() if path.is_dir())
     print(f"made {options.out}: {', '.join(names)}; described in {metadata}")
