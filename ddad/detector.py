@@ -57,7 +57,7 @@ class Prediction:
     feature_map: Tensor | None      # (N, H, H) float32, before normalisation
     reconstruction: Tensor | None   # (N, 3, H, H) float32, x0_hat, in [-1, 1]
     T_hat: Tensor                   # (N,) int64, the chosen step
-    bin: Tensor | None              # (N,) int64 in 1 .. |B|, of a region the largest
+    bin: Tensor | None              # (N,) int64 in 1 .. bins, of a region the largest
     distance: Tensor | None         # (N,) float32, d
     patch_map: Tensor | None = None  # (N, H, H) float32, d(p), before normalisation
     step_map: Tensor | None = None   # (N, h, w) int64, T(p)
@@ -143,7 +143,7 @@ class Detector:
         self.held_out_scores = self.predict(good).score if len(good) else None
 
     def features(self, images: Tensor) -> Tensor:
-        """y of Algorithm 2 for images (N, 3, H, W): (N, D) on the device."""
+        """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""
         with torch.no_grad():
             return torch.cat([
                 self._feature(self.networks.features(x0.to(self.device)))

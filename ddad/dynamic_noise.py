@@ -3,11 +3,11 @@ follows how anomalous it looks at first.
 
     y      = pool(phi_j(x0)), flattened             feature of an image
     d      = mean L1 distance from y to its K nearest training features
-    b      = the bin of d among |B| equal bins over the training images' own d
-    T_hat  = floor(max(b, smallest bin) / |B| T_max), rounded to the nearest ten
+    b      = the bin of d among the equal bins over the training images' own d
+    T_hat  = floor(max(b, smallest bin) / bins T_max), rounded to the nearest ten
 
 A larger anomaly lies farther from the good images, gets a later step, and can be
-reconstructed as good; a good image is kept. With the smallest bin equal to |B| every
+reconstructed as good; a good image is kept. With the last bin as the smallest one every
 image gets T_max: the static method.
 """
 from __future__ import annotations
@@ -28,10 +28,10 @@ def feature(stage: Tensor, pool: int) -> Tensor:
 
 def mean_distance(y: Tensor, bank: Tensor, K: int, skip_self: bool = False) -> Tensor:
     """d: mean over features of the L1 distance to the K nearest rows of the bank; y (B,
-    D), bank (N, D) -> (B,).
+    F), bank (N, F) -> (B,).
 
     skip_self leaves out the nearest row, which is the image itself when y is part of
-    the bank. The L1 distance is divided by D, so that d does not grow with the size of
+    the bank. The L1 distance is divided by F, so that d does not grow with the size of
     the feature; bins and their edges are the same either way.
     """
     distance = torch.cdist(y.float(), bank.float(), p=1) / bank.shape[1]
@@ -41,7 +41,7 @@ def mean_distance(y: Tensor, bank: Tensor, K: int, skip_self: bool = False) -> T
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """The training images' features y (N, D), and the distance (N,) of each of them
+    """The training images' features y (N, F), and the distance (N,) of each of them
     to the others: all that Algorithm 2 needs to know of the good images.
     """
 
@@ -50,7 +50,7 @@ class MemoryBank:
 
     @classmethod
     def fit(cls, y: Tensor, K: int, self_neighbour: bool = False) -> MemoryBank:
-        """From the features (N, D) of the training images; ValueError for fewer than K
+        """From the features (N, F) of the training images; ValueError for fewer than K
         + 1 of them. self_neighbour: an image counts as its own nearest neighbour.
         """
         if len(y) < K + 1:
@@ -61,7 +61,7 @@ class MemoryBank:
         return cls(y, torch.cat(d))
 
     def distance(self, y: Tensor, K: int) -> Tensor:
-        """d of new images, from their features (B, D): (B,) float32."""
+        """d of new images, from their features (B, F): (B,) float32."""
         return mean_distance(y, self.y, K)
 
 
@@ -72,7 +72,7 @@ def bin_edges(distances: Tensor, bins: int) -> Tensor:
 
 
 def choose_bin(d: Tensor, edges: Tensor, edge_bin: str = "upper") -> Tensor:
-    """b in 1 .. |B| of distances d (B,), by binary search; below the first edge bin 1,
+    """b in 1 .. bins of distances d (B,), by binary search; below the first edge bin 1,
     beyond the last the last bin. On an inner edge the "upper" or the "lower" bin.
     """
     inner = edges[1:-1].contiguous()
@@ -81,7 +81,7 @@ def choose_bin(d: Tensor, edges: Tensor, edge_bin: str = "upper") -> Tensor:
 
 def select_step(b: Tensor, T_max: int, bins: int = 10, smallest_bin: int = 2,
                 rounding: str = "floor", T: int = 1000) -> Tensor:
-    """T_hat for bins b (B,) in 1 .. |B|: a multiple of ten, at least 10; (B,) int64.
+    """T_hat for bins b (B,) in 1 .. bins: a multiple of ten, at least 10; (B,) int64.
 
     T_max 80 and 10 bins, smallest 2: bins 2 .. 10 give 20 20 30 40 50 60 60 70 80.
     """

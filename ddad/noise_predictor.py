@@ -25,7 +25,7 @@ PATCHES = torch.tensor([1, 2, 4, 8])                # sides, in cells of the lat
 
 
 def alpha_bar(settings: Settings, device: torch.device | str = "cpu") -> Tensor:
-    """abar, (T,) float32, decreasing from almost 1 to almost 0."""
+    """abar, (timesteps,) float32, decreasing from almost 1 to almost 0."""
     schedule = DDPMScheduler(
         num_train_timesteps=settings.timesteps, beta_start=settings.beta_start,
         beta_end=settings.beta_end, beta_schedule=settings.beta_schedule)

@@ -36,7 +36,7 @@ EXACT = ("distances", "patch_range")                # stay float32
 
 @dataclass
 class SavedModel:
-    """What was read: networks frozen, in evaluation mode; bank (N, D) and distances
+    """What was read: networks frozen, in evaluation mode; bank (N, F) and distances
     (N,) float32; all on the CPU.
     """
 
@@ -133,7 +133,7 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
              "ranges are no pairs of numbers, one for each map"),
             (isinstance(record, dict), "record is no table"),
             (patches is None or patches[0].ndim == 2 and len(patches[0])
-             and patches[1].shape == (2,), "patches are none, or no (n, D)"),
+             and patches[1].shape == (2,), "patches are none, or no (n, F)"),
             (fits, f"bank and distances are not those of {K} or more images")):
         if not holds:
             raise ValueError(f"{MANIFEST}: {otherwise}")

@@ -48,7 +48,7 @@ def scaled_denoising(
     (B, C, h, w) float32.
 
     z0: scaled latents (B, C, h, w) of the input. T_hat: (B,) whole numbers, each
-    image's step. abar: (T,). w: the weight of guidance. step_map: (B, h, w), each
+    image's step. abar: of all steps. w: weight of guidance. step_map: (B, h, w), each
     position's own step, at most its image's (an extension: module `step_map`). path: of
     `timesteps`. start: another z_That than the scaled one, such as a noised one.
     z0_from: z0_hat from the guided "e_hat", or from the bare "e". zero_first: the first

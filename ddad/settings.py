@@ -118,14 +118,14 @@ class Settings(Choices):
     neighbours: int = setting(20, "K", bounds=(1, 10000))
     self_neighbour: bool = setting(
         False, "true: a training image is its own nearest neighbour", row="3")
-    bins: int = setting(10, "|B|", bounds=(1, 1000))
+    bins: int = setting(10, "how many bins", bounds=(1, 1000))
     smallest_bin: int = setting(2, "no image's bin is lower", bounds=(1, 1000))
     edge_bin: str = setting(
         "upper", "the bin that a distance on an inner edge falls in", row="2",
         choices=("upper", "lower"))
     T_max: int = setting(80, "the largest step", bounds=(10, 9999))
     level_rounding: str = setting(
-        "floor", "floor b / |B| T_max before rounding to tens, or half-up only",
+        "floor", "floor b / bins T_max before rounding to tens, or half-up only",
         row="1", choices=("floor", "half-up"))
 
     # scaled denoising

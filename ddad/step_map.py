@@ -2,7 +2,7 @@
 
     f(p) = phi_j(x0) of the blocks j in J, averaged over 3 x 3 at p         a patch
     d(p) = distance of f(p) to the nearest patch of the good images
-    b(p) = the bin of d(p) among |B| equal bins over held-out good images' d
+    b(p) = the bin of d(p) among the equal bins over held-out good images' d
     T(p) = T_hat of b(p), and the largest of that among p and its eight neighbours
 
 An extension, not the paper's. One step for a whole image follows what most of it looks
@@ -26,7 +26,7 @@ DRAWN = 8               # patches that the core set is chosen among, for each of
 
 @dataclass(frozen=True)
 class PatchBank:
-    """Patches f (n, D) of good images, and the range of d on held-out ones: all that a
+    """Patches f (n, F) of good images, and the range of d on held-out ones: all that a
     step map needs to know of them.
     """
 
@@ -35,7 +35,7 @@ class PatchBank:
 
     @classmethod
     def fit(cls, f: Tensor, good: Tensor, size: int, seed: int) -> PatchBank:
-        """From the patches of training images and of held-out ones, (N, h, w, D) each,
+        """From the patches of training images and of held-out ones, (N, h, w, F) each,
         as `patches.stacked` has them: a core set of at most `size`, chosen among at
         most DRAWN times as many.
         """
@@ -47,7 +47,7 @@ class PatchBank:
         return cls(bank, torch.stack([d[int(FROM * (len(d) - 1))], d[-1]]))
 
     def distance(self, f: Tensor, size: int) -> Tensor:
-        """d of new images, from their patches (B, h, w, D): (B, size, size) float32."""
+        """d of new images, from their patches (B, h, w, F): (B, size, size) float32."""
         d = neighbours(self.f, f).unsqueeze(1)
         return F.interpolate(d, size=(size, size), mode="bilinear")[:, 0]
 

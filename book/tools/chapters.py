@@ -15,10 +15,11 @@ from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# module of the package: what it reads beside its own code, below the package's folder
+# module of the package: what it reads beside its own code, from the package's folder
 DATA = {"synthetic.weights": "weights/**/*",
         "networks.autoencoders": "weights/vae/**/*",
-        "reproduction.runs": "reproduction/by_category/*.json"}
+        "reproduction.runs": "reproduction/by_category/*.json",
+        "reproduction.worth": "../book/results/**/ablation_*.json"}
 DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from statistics import mean
 
-from records import PRODUCTS, REAL, load, name_of, recorded, table
+from records import BOOK, name_of, table
 
 from ddad.calibration import CHOSEN
 from ddad.reproduction import verdicts
@@ -20,7 +20,6 @@ from ddad.reproduction.variants import (
     AVERAGED,
     DRAWS,
     FEATURE_MAP,
-    FULL,
     LATENT_MAP,
     NOISE,
     PIXELS,
@@ -30,15 +29,23 @@ from ddad.reproduction.variants import (
     VARIANTS,
 )
 from ddad.reproduction.verdicts import Effect, across, effect, holm, minus, sides
+from ddad.reproduction.worth import (
+    DYNAMIC,
+    MEASURES,
+    STATIC_PATH,
+    TITLES,
+    asked_runs,
+    each_once,
+    of_older,
+    of_paths,
+    of_variant,
+)
 from ddad.synthetic.products import KINDS
 
 HEAD = ["claim", "tested in", "paper", "ours, by data set", "across data sets",
         "seeds", "verdict"]
 TO_BE_RUN, NO_FIGURE = "to be run", "no figure"
 ABLATE, REPRODUCE = "ddad ablate DATA OUT", "ddad reproduce NAME DATA OUT"
-TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
-MEASURES = {"i_auroc": verdicts.auroc, "pro": verdicts.pro}
-DYNAMIC, STATIC_PATH = "dynamic steps", "static steps"      # of the questions
 LOGICAL = {"logical_anomalies"} | {
     kind for kinds in KINDS.values() for kind, (_, _, logical) in kinds.items()
     if logical}
@@ -104,7 +111,7 @@ def switched_off(receipts: list[dict], claim: str, chapter: str, variant: str,
         paper = (f"{published[0][k] - published[1][k]:+.1f} {title}" if published
                  else NO_FIGURE)
         effects = of_variant(receipts, variant, MEASURES[metric])
-        older = [] if effects else of_older_records(variant, metric)
+        older = [] if effects else of_older(BOOK / "results", variant, metric)
         made.append(Row(claim, chapter, paper, title, ABLATE, effects or older,
                         older=bool(older)))
     return made
@@ -145,72 +152,6 @@ def logical_defects(receipts: list[dict]) -> Row:
     return Row("Images with logical defects (missing or exchanged parts) are told from "
                "good ones better than by neighbours among all patches.", "results",
                NO_FIGURE, "I-AUROC", REPRODUCE, each_once(effects))
-
-
-# --- from receipts to effects
-
-def of_variant(receipts: list[dict], variant: str, measure: Callable) -> list[Effect]:
-    """Full method minus variant, wherever a seed ran with both."""
-    effects = []
-    for receipt in receipts:
-        for category in receipt["test"]:
-            runs = {(run["preset"], run["seed"]): run for run in receipt["runs"]
-                    if run["category"] == category}
-            pairs = [(run, runs[variant, seed]) for (name, seed), run in runs.items()
-                     if name == FULL and (variant, seed) in runs]
-            if pairs:
-                effects.append(effect(category, [
-                    minus(*(measure(receipt, run, run["images"]) for run in pair))
-                    for pair in pairs]))
-    return each_once(effects)
-
-
-def of_paths(receipts: list[dict], measure: Callable, one: str,
-             other: str | None = None) -> list[Effect]:
-    """One path of the questions, minus another where it is given."""
-    effects = []
-    for receipt, category, runs in asked_runs(receipts):
-        measured = {path: [measure(receipt, run, run["questions"]["paths"][path])
-                           for run in runs] for path in (one, other) if path}
-        seeds = (map(minus, measured[one], measured[other]) if other
-                 else measured[one])
-        effects.append(effect(category, list(seeds)))
-    return each_once(effects)
-
-
-def asked_runs(receipts: list[dict]) -> list[tuple[dict, str, list[dict]]]:
-    """Each category's runs that were questioned, with their receipt."""
-    found = []
-    for receipt in receipts:
-        for category in receipt["test"]:
-            runs = [run for run in receipt["runs"] if "questions" in run
-                    and run["category"] == category and run["preset"] == "clean"]
-            if runs:
-                found.append((receipt, category, runs))
-    return found
-
-
-def each_once(effects: list[Effect]) -> list[Effect]:
-    """ValueError where a data set is there twice: it is one piece of evidence."""
-    twice = [name for name, n in Counter(one.data for one in effects).items() if n > 1]
-    if twice:
-        raise ValueError(f"two receipts hold {', '.join(twice)}: keep one of them")
-    return effects
-
-
-@cache
-def of_older_records(variant: str, metric: str) -> list[Effect]:
-    """The same from records that hold no images, until `ddad ablate` has run anew.
-    Their pixels went through a U-Net too narrow for them, and say nothing.
-    """
-    effects = []
-    for name in recorded(*(f"ablation_{data}" for data in (*PRODUCTS, *REAL))):
-        of = {(row["variant"], row["seed"]): row[metric] for row in load(name)}
-        seeds = [seed for one, seed in of if one == variant != PIXELS]
-        if seeds:
-            gains = (of[FULL, seed] - of[variant, seed] for seed in seeds)
-            effects.append(Effect(name.removeprefix("ablation_"), tuple(gains)))
-    return effects
 
 
 # --- the page

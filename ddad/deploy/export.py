@@ -10,9 +10,10 @@ else as JSON and one binary file.
                                                      block j that the settings use
     detector.json   settings, threshold and the scores it comes from, ranges, shapes,
                     where each array lies in detector.bin, and what the check measured
-    detector.bin    bank (N, D), distances (N,), edges (|B| + 1,), alpha_bar (T,); with
-                    a bank of patches also patch_bank (n, D'), patch_low_high (2,) and
-                    patch_edges (|B| + 1,); one after the other, little-endian
+    detector.bin    bank (N, F), distances (N,), edges (bins + 1,), alpha_bar
+                    (timesteps,); with a bank of patches also patch_bank (n, F'),
+                    patch_low_high (2,) and patch_edges (bins + 1,); one after the
+                    other, little-endian
 
 Every input and output is float32, t too; a graph takes one image. Large weights and the
 banks are stored as float16 and computed with in float32, unless the check wants them

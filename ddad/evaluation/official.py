@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 def remember(phi, images: Tensor, settings,
              batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """The memory of the training images (N, 3, H, W): features (N, D), distances (N,).
+    """The memory of the training images (N, 3, H, W): features (N, F), distances (N,).
 
     Each image is its own nearest neighbour.
     """
@@ -31,7 +31,7 @@ def remember(phi, images: Tensor, settings,
 
 
 def features(phi, x0: Tensor, settings) -> np.ndarray:
-    """(B, D): one block of phi, averaged over a grid; as fine as the block at most."""
+    """(B, F): one block of phi, averaged over a grid; as fine as the block at most."""
     x0 = x0.to(next(phi.parameters()).device)
     stage = phi(x0)[settings.neighbour_stage - 1]
     side = min(settings.neighbour_pool, stage.shape[-1])
@@ -39,7 +39,7 @@ def features(phi, x0: Tensor, settings) -> np.ndarray:
 
 
 def nearest(y: np.ndarray, bank: np.ndarray, K: int) -> np.ndarray:
-    """Mean L1 distance (B,) of features y (B, D) to their K nearest rows of the bank.
+    """Mean L1 distance (B,) of features y (B, F) to their K nearest rows of the bank.
 
     One image after the other.
     """

@@ -1,12 +1,12 @@
 """Detectors that compare patches, without diffusion: nearest neighbours, PatchCore and
 PaDiM.
 
-An ImageNet network describes each patch of an image by D numbers. A patch is as
+An ImageNet network describes each patch of an image by F numbers. A patch is as
 anomalous as it lies far from the patches of good images; what is kept of those differs.
 Each is a pair of functions: what it learns from the features of the training
-images (N, h, w, D), and the map (M, h, w) it makes of those of M test images. All of it
-runs, and is held, on the device of the features: 4 N h w D bytes, 37 MB for 240 images
-of 128 pixels and 209 MB for 335 of 256 (D = 152). A search takes as much again.
+images (N, h, w, F), and the map (M, h, w) it makes of those of M test images. All of it
+runs, and is held, on the device of the features: 4 N h w F bytes, 37 MB for 240 images
+of 128 pixels and 209 MB for 335 of 256 (F = 152). A search takes as much again.
 """
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..settings import Settings
 QUERIES, BANK = 512, 4096
 REACH = 2                           # cells a neighbour in place may lie away
 SHARE, NEAREST = 0.1, 9             # PatchCore: of the patches kept; b of its score
-DIMENSIONS, RIDGE = 100, 0.01       # PaDiM: of the D numbers; added to the covariance
+DIMENSIONS, RIDGE = 100, 0.01       # PaDiM: of the F numbers; added to the covariance
 
 
 @torch.no_grad()
 def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
-    """`stacked` (N, h, w, D) float32 on phi's device, of images (N, 3, H, W)."""
+    """`stacked` (N, h, w, F) float32 on phi's device, of images (N, 3, H, W)."""
     device, features = next(phi.parameters()).device, None
     for start in tqdm(range(0, len(images), 16), "features", leave=False, delay=2):
         batch = slice(start, start + 16)
@@ -40,7 +40,7 @@ def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
 
 
 def stacked(stages: list[Tensor], J: tuple[int, ...]) -> Tensor:
-    """(B, h, w, D) from phi_j, (B, C_j, h_j, w_j) each: the blocks j in J averaged over
+    """(B, h, w, F) from phi_j, (B, C_j, h_j, w_j) each: the blocks j in J averaged over
     3 x 3, brought to the finest of them and stacked (PatchCore's locally aware patches,
     section 3.1).
     """
@@ -57,7 +57,7 @@ def rows(features: Tensor) -> Tensor:
 
 def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """The distance to, and the index of, each query's nearest row of the bank: (Q,)
-    each, from (Q, D) and (B, D). Exact.
+    each, from (Q, F) and (B, F). Exact.
 
     |q - b|^2 = |q|^2 + |b|^2 - 2 q b makes the search a product of matrices, in blocks
     of QUERIES x BANK; beside them there is one copy of the bank. The distance to the
@@ -96,7 +96,7 @@ def local_neighbours(train: Tensor, test: Tensor) -> Tensor:
     from its own place.
 
     It sees a part that is good elsewhere, and needs images that lie alike. One window
-    of the training features is copied at a time: N (2 REACH + 1)^2 D numbers.
+    of the training features is copied at a time: N (2 REACH + 1)^2 F numbers.
     """
     A = test.new_empty(test.shape[:3])
     for y in tqdm(range(A.shape[1]), "neighbours in place", leave=False, delay=2):
@@ -110,11 +110,11 @@ def local_neighbours(train: Tensor, test: Tensor) -> Tensor:
 # --- PatchCore: Roth et al., CVPR 2022
 
 def core(train: Tensor, seed: int) -> Tensor:
-    """PatchCore's memory bank (K, D): a share of 0.1 of all training patches that
+    """PatchCore's memory bank (K, F): a share of 0.1 of all training patches that
     covers them (Algorithm 1).
 
     The time grows with the square of their number: 6,144 of 61,440 take 4 seconds of a
-    core, 34,304 of 343,040 some minutes. Memory: 4 N h w min(D, 128) bytes twice.
+    core, 34,304 of 343,040 some minutes. Memory: 4 N h w min(F, 128) bytes twice.
     """
     bank = rows(train)
     size = min(len(bank), max(NEAREST, round(SHARE * len(bank))))
@@ -122,10 +122,10 @@ def core(train: Tensor, seed: int) -> Tensor:
 
 
 def core_set(bank: Tensor, size: int, seed: int, dimensions: int = 128) -> Tensor:
-    """Indices (size,) of a greedy k-centre cover of the bank (B, D).
+    """Indices (size,) of a greedy k-centre cover of the bank (B, F).
 
     Each next patch is the one farthest from those chosen; the first is drawn. Distances
-    are taken in a seeded random projection to `dimensions`, where D is larger, as the
+    are taken in a seeded random projection to `dimensions`, where F is larger, as the
     paper does.
     """
     draws = torch.Generator().manual_seed(seed)
@@ -187,7 +187,7 @@ def patchcore(bank: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
 # --- PaDiM: Defard et al., ICPR workshops 2021
 
 class Gaussians(NamedTuple):
-    """A Gaussian for each of P = h w places, of d of the D numbers."""
+    """A Gaussian for each of P = h w places, of d of the F numbers."""
 
     kept: Tensor                    # (d,) int64, which
     mean: Tensor                    # (P, 1, d)

@@ -4,6 +4,7 @@ from dataclasses import replace
 import ledger
 import numpy as np
 import pytest
+from records import BOOK
 
 from ddad.reproduction.variants import FULL, NOISE, PIXELS, STATIC
 from ddad.reproduction.verdicts import CONFIRMED, OPEN, Effect
@@ -52,7 +53,7 @@ def matrix(data, baseline=None, seeds=(0, 1)):
 
 @pytest.fixture(autouse=True)
 def no_older_records(monkeypatch):
-    monkeypatch.setattr(ledger, "of_older_records", lambda *_: [])
+    monkeypatch.setattr(ledger, "of_older", lambda *_: [])
 
 
 def rows_of(receipts):
@@ -152,9 +153,9 @@ def test_the_answer_counts_and_names_what_the_table_shows():
 def test_older_records_say_nothing_of_pixels_and_nothing_where_receipts_are(
         monkeypatch):
     monkeypatch.undo()
-    ledger.of_older_records.cache_clear()
-    assert not ledger.of_older_records(PIXELS, "pro")
-    assert len(ledger.of_older_records(NOISE, "pro")) == 4
+    results = BOOK / "results"
+    assert not ledger.of_older(results, PIXELS, "pro")
+    assert len(ledger.of_older(results, NOISE, "pro")) == 4
     sets = [ablation(name, **{NOISE: 0.5}) for name in "ab"]
     rows = rows_of(sets)
     new = rows["Scaling the latent beats adding noise to it", "PRO"]

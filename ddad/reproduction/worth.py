@@ -1,0 +1,176 @@
+"""What each part of the method is worth, by recorded runs: the full method minus what
+is left without the part, on the same test images, seed by seed.
+
+The records are receipts of `ddad ablate`, in which every variant chooses its constants
+for itself. A variant that is in no receipt yet is read from records of an older form:
+one set of constants for all, and figures without the images that they are of.
+"""
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import verdicts
+from .receipts import read_receipt
+from .variants import (
+    AVERAGED,
+    FEATURE_MAP,
+    FULL,
+    LATENT_MAP,
+    NOISE,
+    PIXELS,
+    STATIC,
+    UNSCALED,
+    UNTUNED,
+)
+from .verdicts import Across, Effect, across, effect, minus
+
+TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
+MEASURES = {"i_auroc": verdicts.auroc, "pro": verdicts.pro}
+DYNAMIC, STATIC_PATH = "dynamic steps", "static steps"      # of the questions
+# the part, and what runs in its place
+PARTS = {
+    "a scaled start": NOISE,
+    "a scaled start, against averaged noise": AVERAGED,
+    "a scaled start, against one as it is": UNSCALED,
+    "a step for each image": STATIC,
+    "fine-tuned features": UNTUNED,
+    "latents, against pixels": PIXELS,
+    "the feature map": LATENT_MAP,
+    "the latent map": FEATURE_MAP,
+}
+
+
+@dataclass(frozen=True)
+class Worth:
+    """One part by one metric, I-AUROC or PRO; an effect for each data set."""
+
+    part: str
+    metric: str
+    effects: list[Effect]
+    older: bool
+
+    @property
+    def across(self) -> Across:
+        """The mean over data sets, and its 95% interval."""
+        return across(self.effects)
+
+    @property
+    def runs(self) -> list[float]:
+        """The difference of each seed on each data set."""
+        return [value for one in self.effects for value in one.by_seed]
+
+
+def worth(results: Path) -> list[Worth]:
+    """What each of PARTS is worth by the records in a folder: ablation_*.json and
+    receipts/ablation_*.json. The part with the highest mean of PRO comes first; one
+    without a record is left out.
+    """
+    receipts = [read_receipt(path)
+                for path in sorted((results / "receipts").glob("ablation_*.json"))]
+    found = []
+    for part, variant in PARTS.items():
+        for metric, title in TITLES.items():
+            effects = of_variant(receipts, variant, MEASURES[metric])
+            older = [] if effects else of_older(results, variant, metric)
+            if effects or older:
+                found.append(Worth(part, title, effects or older, bool(older)))
+    mean_pro = {row.part: row.across.value for row in found if row.metric == "PRO"}
+    return sorted(found, key=lambda row: -mean_pro[row.part])
+
+
+# --- from receipts to effects
+
+def of_variant(receipts: list[dict], variant: str, measure: Callable) -> list[Effect]:
+    """Full method minus variant, wherever a seed ran with both."""
+    effects = []
+    for receipt in receipts:
+        for category in receipt["test"]:
+            runs = {(run["preset"], run["seed"]): run for run in receipt["runs"]
+                    if run["category"] == category}
+            pairs = [(run, runs[variant, seed]) for (name, seed), run in runs.items()
+                     if name == FULL and (variant, seed) in runs]
+            if pairs:
+                effects.append(effect(category, [
+                    minus(*(measure(receipt, run, run["images"]) for run in pair))
+                    for pair in pairs]))
+    return each_once(effects)
+
+
+def of_older(results: Path, variant: str, metric: str) -> list[Effect]:
+    """The same from records of the older form, until `ddad ablate` has run anew. Their
+    pixels went through a U-Net too narrow for them, and say nothing.
+    """
+    effects = []
+    for path in sorted(results.glob("ablation_*.json")):
+        of = {(row["variant"], row["seed"]): row[metric]
+              for row in json.loads(path.read_text(encoding="utf-8"))}
+        seeds = [seed for one, seed in of if one == variant != PIXELS]
+        if seeds:
+            gains = (of[FULL, seed] - of[variant, seed] for seed in seeds)
+            effects.append(Effect(path.stem.removeprefix("ablation_"), tuple(gains)))
+    return effects
+
+
+def of_paths(receipts: list[dict], measure: Callable, one: str,
+             other: str | None = None) -> list[Effect]:
+    """One path of the questions, minus another where it is given."""
+    effects = []
+    for receipt, category, runs in asked_runs(receipts):
+        measured = {path: [measure(receipt, run, run["questions"]["paths"][path])
+                           for run in runs] for path in (one, other) if path}
+        seeds = (map(minus, measured[one], measured[other]) if other
+                 else measured[one])
+        effects.append(effect(category, list(seeds)))
+    return each_once(effects)
+
+
+def asked_runs(receipts: list[dict]) -> list[tuple[dict, str, list[dict]]]:
+    """Each category's runs that were questioned, with their receipt."""
+    found = []
+    for receipt in receipts:
+        for category in receipt["test"]:
+            runs = [run for run in receipt["runs"] if "questions" in run
+                    and run["category"] == category and run["preset"] == "clean"]
+            if runs:
+                found.append((receipt, category, runs))
+    return found
+
+
+def each_once(effects: list[Effect]) -> list[Effect]:
+    """ValueError where a data set is there twice: it is one piece of evidence."""
+    twice = [name for name, n in Counter(one.data for one in effects).items() if n > 1]
+    if twice:
+        raise ValueError(f"two receipts hold {', '.join(twice)}: keep one of them")
+    return effects
+
+
+# --- in words
+
+def told(found: list[Worth]) -> str:
+    """In three sentences: the means over data sets in points, which figures have one
+    sign in every run, and which intervals of the means leave zero out.
+    """
+    of = {}
+    for row in found:
+        of.setdefault(row.part, {})[row.metric] = f"{100 * row.across.value:+.1f}"
+    means = "; ".join(f"{part} {value['PRO']} ({value['I-AUROC']})"
+                      for part, value in of.items())
+    sets = max(len(row.effects) for row in found)
+    runs = lambda side: named([row for row in found
+                               if min(side * value for value in row.runs) > 0])
+    sure = lambda side: named([row for row in found if row.across.low is not None and
+                               min(side * row.across.low, side * row.across.high) > 0])
+    return (f"On the mean of {sets} data sets the parts are worth, in points of PRO "
+            f"(and of I-AUROC): {means}. Of these {len(found)} figures, those above "
+            f"zero in every single run are: {runs(1)}; those below in every run: "
+            f"{runs(-1)}. Their 95% intervals over the data sets lie above zero for: "
+            f"{sure(1)}; below zero for: {sure(-1)}; before any correction for their "
+            "number.")
+
+
+def named(rows: list[Worth]) -> str:
+    return ", ".join(f"{row.part} ({row.metric})" for row in rows) or "none"
