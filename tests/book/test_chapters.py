@@ -92,6 +92,25 @@ def test_figures_are_described(notebook):
             assert not without.search(data.get("text/html", "")), cell.source
 
 
+def test_a_prediction_comes_before_what_it_predicts(notebook):
+    """The first outcome that a code cell shows after the question is folded."""
+    for n, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown" and "**Predict.**" in cell.source:
+            assert cell.source.count("<details>") == cell.source.count("</details>") > 1
+            after = [one for one in notebook.cells[n:] if one.get("outputs")]
+            assert "hide-output" in tags(after[0]), cell.source
+
+
+def test_a_judge_tells_the_solution_of_an_exercise_from_its_stub(notebook):
+    solution = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and ":::{solution-" in cell.source:
+            solution = ":::{solution-start}" in cell.source
+        elif re.search(r"^print\(judge_", cell.source, re.M):
+            said = "".join(output.text for output in cell.outputs).strip()
+            assert said == "right" if solution else said.startswith("not written yet")
+
+
 def test_set_up_names_the_repository(notebook):
     wanted = set_repository.TEMPLATE.format(url=set_repository.address())
     assert code(notebook)[0].source == wanted
