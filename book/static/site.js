@@ -49,7 +49,9 @@ function fitEquation(box) {
 const SCROLLING = '.pst-scrollable-table-container, .figure-box, '
   + 'article .output.text_html';
 function tell(box) {
-  const scrolls = box.scrollWidth > box.clientWidth + 1;
+  const tooWide = () => box.scrollWidth > box.clientWidth + 1;
+  if (tooWide()) box.classList.add('tight');
+  const scrolls = tooWide();
   box.classList.toggle('scrolls', scrolls);
   if (!scrolls) {
     ['tabindex', 'role', 'aria-label'].forEach((name) => box.removeAttribute(name));
