@@ -26,13 +26,13 @@ export function meanDistance(y, {data, shape: [N, D]}, K) {
   return distance.sort().subarray(0, K).reduce((a, b) => a + b, 0) / K;
 }
 
-/** b in 1 .. |B|: below the first edge bin 1, beyond the last the last bin; an inner edge belongs to the bin that `edge_bin` says. */
+/** b in 1 .. bins: below the first edge bin 1, beyond the last the last bin; an inner edge belongs to the bin that `edge_bin` says. */
 export function bin(d, edges, {edge_bin}) {
   const inner = edges.subarray(1, edges.length - 1);
   return 1 + inner.filter(edge => edge_bin === "upper" ? edge <= d : edge < d).length;
 }
 
-/** T_hat of bin b, a multiple of ten: floor(b / |B| T_max), rounded to the nearest ten; T_max itself where the step is static. */
+/** T_hat of bin b, a multiple of ten: floor(b / bins T_max), rounded to the nearest ten; T_max itself where the step is static. */
 export function step(b, {bins, smallest_bin, T_max, step_rule, level_rounding, timesteps}) {
   if (step_rule === "static") return T_max;
   const level = Math.max(b, smallest_bin) * T_max / bins;

@@ -9,7 +9,7 @@ const draw = (name, attributes, text = "") => {
   return element;
 };
 
-/** distances (N) of `what`, edges (|B| + 1), the picture's d, b and T_hat, and stepOf: b -> T_hat under the present settings. */
+/** distances (N) of `what`, edges (bins + 1), the picture's d, b and T_hat, and stepOf: b -> T_hat under the present settings. */
 export function histogram(holder, {distances, edges, what}, {d, b, T_hat}, stepOf) {
   const WIDTH = Math.max(320, holder.clientWidth);                        // one unit a pixel, so that the letters keep their size
   const low = edges[0], high = edges[edges.length - 1], bins = edges.length - 1;
