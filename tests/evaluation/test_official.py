@@ -19,6 +19,7 @@ from ddad.data.images import read_mask
 from ddad.detector import Detector
 from ddad.evaluation import official
 from ddad.evaluation.scoring import evaluate
+from ddad.latent_projection import draws_of
 from ddad.settings import preset
 
 N = 4
@@ -59,9 +60,8 @@ def oracle(detector, test):
     s, networks = detector.settings, detector.networks
     scale = float(networks.vae.config.scaling_factor)
     draws = []
-    for n in range(len(test.labels)):
-        own = torch.Generator().manual_seed(s.seed * 1_000_003 + n)
-        draws.append(torch.randn(4, 8, 8, generator=own))
+    for x0 in test.images:
+        draws.append(torch.randn(4, 8, 8, generator=draws_of(x0, s.seed)))
     memory = official.remember(networks.phi, good_images(24), s)
     found = official.official_evaluation(
         networks.unet, networks.vae, networks.phi, scale, memory, test.images, s,

@@ -87,7 +87,7 @@ SABOTAGES = [
              "ks_2samp(d, own)",
              "ks_2samp(d, d)"),
     Sabotage("many-pictures", 100, "ddad/deploy/folder.py",
-             "except (DataError, OSError) as error:",
+             "except DataError as error:",
              "except KeyError as error:"),
     Sabotage("many-pictures", 400, "ddad/deploy/folder.py",
              "faults = lines + made, faults + refused",

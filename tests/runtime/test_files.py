@@ -118,6 +118,7 @@ ALLOWED = {
     "deploy/export.py": 2,
     "deploy/folder.py": 4,
     "deploy/overlays.py": 1,
+    "deploy/report.py": 1,
     "notebook/frames.py": 2,
     "reproduction/ablation.py": 1,
     "reproduction/overheads.py": 3,
@@ -128,6 +129,7 @@ ALLOWED = {
     "saved_model.py": 3,
     "synthetic/autoencoder.py": 1,
     "synthetic/products.py": 2,
+    "synthetic/surface.py": 1,
     "synthetic/weights.py": 2,
 }
 
