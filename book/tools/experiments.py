@@ -200,7 +200,6 @@ TO_REMAKE = {
     "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
         [one.name for one in EXPERIMENTS if one.kind is ABLATE]
-        + ["receipts/products"]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),
     **dict.fromkeys(("bench", "bench_gpu", "paper_size"), OLDER),
