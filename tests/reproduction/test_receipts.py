@@ -15,8 +15,8 @@ RECORDED = Path(__file__).parents[2] / "book" / "results" / "receipts"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with the receipt of four of the recorded runs."""
-    receipt = read_receipt(RECORDED / "embedded.json")
-    cells = [("clean", 0), ("clean", 1), ("official", 0), ("official", 1)]
+    receipt = read_receipt(RECORDED / "products.json")
+    cells = [("clean", 0), ("clean", 1), ("regional", 0), ("regional", 1)]
     receipt["runs"] = [run for run in receipt["runs"] if run["category"] == "blister"
                        and (run["preset"], run["seed"]) in cells]
     receipt["sha256"] = digest(receipt)
@@ -157,7 +157,7 @@ def test_compare_sets_two_different_cells_side_by_side(receipt):
     one, two = ({**receipt, "runs": [receipt["runs"][n]]} for n in (0, 2))
     (row,) = compare(one, two)
     assert row["verdict"].startswith("not comparable")
-    assert "preset: clean, official" in row["verdict"]
+    assert "preset: clean, regional" in row["verdict"]
 
 
 def test_compare_on_the_command_line(folder, tmp_path, capsys):

@@ -8,7 +8,7 @@ from ddad.reproduction import intervals, tables
 from ddad.reproduction.published import PAPER
 from ddad.reproduction.receipts import labels, read_receipt
 
-RECORDED = Path(__file__).parents[2] / "book" / "results" / "receipts" / "embedded.json"
+RECORDED = Path(__file__).parents[2] / "book" / "results" / "receipts" / "products.json"
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_seeds_that_differ_are_all_told(receipt):
         run["settings"]["T_max"] = T_max
     told = {row["`preset`"]: row["`T_max`"]
             for row in cells(tables.deviations(receipt))}
-    assert told == {"clean": "80, 70", "official": "60"}
+    assert told == {"clean": "80, 70", "regional": "60"}
 
 
 def test_the_papers_figure_stands_beside_ours(receipt, monkeypatch):
