@@ -59,10 +59,13 @@ const shown = 'div.cell_input pre, div.cell_output pre, div.highlight pre, '
   + 'table';
 const folded = all('details:not([open])', article);
 folded.forEach(e => { e.open = true; });
+const hidden = all('.toggle-hidden', article);      // solutions of exercises
+hidden.forEach(e => e.classList.remove('toggle-hidden'));
 const sideways = all(shown, article)
   .filter(e => e.scrollWidth > e.clientWidth + 1 || [...ancestors(e)].some(scrolls))
   .map(longest);
 folded.forEach(e => { e.open = false; });
+hidden.forEach(e => e.classList.add('toggle-hidden'));
 
 const still = all('figure.ddad-frames').filter(figure => {
   const input = figure.querySelector('input'), image = figure.querySelector('img');
@@ -81,7 +84,8 @@ const size = image => {
   return told[1] === 'none' ? Infinity
     : told[1] * image.getBoundingClientRect().width / image.naturalWidth;
 };
-const figures = all('.cell_output img, img[src*="_images/"]', article);
+// Drawings in SVG are measured where they are made (tests/book/test_results.py).
+const figures = all('.cell_output img, img[src*="_images/"]:not([src$=".svg"])', article);
 const sizes = figures.map(size);
 const unmeasured = figures.filter((_, n) => sizes[n] === null).length;
 const small = sizes.filter(s => s !== null && s < 9).map(s => s.toFixed(1));
