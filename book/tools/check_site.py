@@ -85,7 +85,7 @@ const size = image => {
     : told[1] * image.getBoundingClientRect().width / image.naturalWidth;
 };
 // Drawings in SVG are measured where they are made (tests/book/test_results.py).
-const figures = all('.cell_output img, img[src*="_images/"]:not([src$=".svg"])', article);
+const figures = all('.cell_output img, img[src*="_images/"]:not([src$=svg])', article);
 const sizes = figures.map(size);
 const unmeasured = figures.filter((_, n) => sizes[n] === null).length;
 const small = sizes.filter(s => s !== null && s < 9).map(s => s.toFixed(1));
