@@ -171,8 +171,10 @@ class Detector:
         s, x0 = self.settings, x0.to(self.device)
         mean, std = self.projection.posterior(x0)
         z0, eps, d, d_p = [], [], None, None
+        drawn = s.noise or s.posterior == "sample"
         for n in range(len(x0)):
-            draws = draws_of(x0[n], s.seed)
+            # only where something is drawn: it waits for the device
+            draws = draws_of(x0[n], s.seed) if drawn else None
             deviation = None if std is None else std[n]
             z0.append(draw(mean[n], deviation, s.posterior, draws))
             if s.noise:

@@ -283,7 +283,7 @@ def main() -> int:
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 shot = given.pictures / f"gallery_{width}_{scheme}.png"
-                shot.write_bytes(whole_page(driver, width))
+                shot.write_bytes(whole_page(driver, width, scheme))
         said += complaints(driver) + strangers(driver, host)
     except RuntimeError as error:
         said.append(str(error))

@@ -165,13 +165,14 @@ def strangers(driver, host: str) -> list[str]:
     return said
 
 
-def whole_page(driver, width: int) -> bytes:
-    """A PNG of the page from its top to its end, at most 16000 pixels high."""
+def whole_page(driver, width: int, scheme: str) -> bytes:
+    """A PNG of the page from its top to its end, at most 16000 pixels high: on a screen
+    as high as that, since what is captured beyond a screen may be laid out for another.
+    """
     metrics = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})
-    height = min(16000, metrics["cssContentSize"]["height"])
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    wanted = {"captureBeyondViewport": True, "clip": clip}
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", wanted)
+    screen(driver, width, scheme, min(16000, metrics["cssContentSize"]["height"]))
+    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
+    screen(driver, width, scheme)
     return base64.b64decode(shot["data"])
 
 
@@ -228,7 +229,7 @@ def main() -> int:
             if given.pictures:
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 shot = given.pictures / f"{Path(name).name}_{width}_{scheme}.png"
-                shot.write_bytes(whole_page(driver, width))
+                shot.write_bytes(whole_page(driver, width, scheme))
             said += violations(driver, axe, every_rule=first)
             said += complaints(driver) + strangers(driver, host)
             print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),

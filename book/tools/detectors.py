@@ -28,11 +28,17 @@ def runs_of(data: str, suffix: str = "", preset: str = "clean") -> list[dict]:
 
     suffix: of the receipt, by its autoencoder.
     """
-    if not suffix and recorded(data):
-        return [load(data)] if preset == "clean" else []
-    receipt = f"receipts/{RECEIPTS.get(data)}{suffix}"
+    if not suffix and recorded(data) and preset == "clean":
+        return [load(data)]
+    receipt = receipt_of(data, suffix)
     runs = load(receipt)["runs"] if recorded(receipt) else []
-    return [run for run in runs if run["preset"] == preset]
+    return [run for run in runs if run["preset"] == preset
+            and (data not in PRODUCTS or run["category"] == data)]
+
+
+def receipt_of(data: str, suffix: str = "") -> str:
+    """Where the runs of a data set lie, but for the shipped detectors'."""
+    return f"receipts/{'products' if data in PRODUCTS else RECEIPTS.get(data)}{suffix}"
 
 
 @cache
@@ -49,7 +55,8 @@ def detectors(data: str) -> dict[str, dict]:
             found[name] = {metric: mean(run["result"][metric] for run in of)
                            for metric in METRICS}
             found[name]["intervals"] = intervals(
-                data, [run["images"] for run in of if "images" in run]
+                data, [run["images"] for run in of if "images" in run],
+                in_receipt=name == EXTENSION
             ) or of[0]["result"].get("interval", {})
     asked = next(filter(None, (_baselines_of(run.get("questions", run))
                                for run in runs)), {})
@@ -59,16 +66,18 @@ def detectors(data: str) -> dict[str, dict]:
     return found
 
 
-def intervals(data: str, seeds: list[dict]) -> dict[str, tuple[float, float]]:
+def intervals(data: str, seeds: list[dict], in_receipt: bool = False
+              ) -> dict[str, tuple[float, float]]:
     """By metric 95% of the resamples of the test images, of the mean over the seeds;
-    nothing where a record holds no images.
+    nothing where a record holds no images. in_receipt: the runs are of a receipt,
+    though the data set has a record of its own.
     """
     if not seeds:
         return {}
     # a record of one product has its test images beside its scores
-    receipt = (load(f"receipts/{RECEIPTS[data]}") if not recorded(data) else
+    receipt = (load(receipt_of(data)) if in_receipt or not recorded(data) else
                {"format": 2, "test": {data: load(data)["images"]}})
-    run = {"category": next(iter(receipt["test"]))}
+    run = {"category": data if data in receipt["test"] else next(iter(receipt["test"]))}
     return {metric: percentiles(np.mean([measure(receipt, run, one)[1]
                                          for one in seeds], 0))
             for metric, measure in BOTH.items()}

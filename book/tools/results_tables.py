@@ -23,7 +23,9 @@ ONE_CALL = BASELINES["one_call"]
 READ = """A dot is a mean over seeds, its line 95% of resamples of the test images. No
 line: none is recorded. An arrow: it lies below the axis. A line of no width at 1.000
 means few images, not certainty. In the table the best of a column is bold. *Neighbours
-in place* and the autoencoder's features are left out here: see the tables in full."""
+in place* and the autoencoder's features are left out here: see the tables in full. On
+the drawn products *a step a region* has another training than the shipped detectors
+above it: like stands beside like under [beyond the paper](#beyond-the-paper)."""
 
 
 def overview() -> str:

@@ -28,34 +28,36 @@ def add_inspect(commands) -> None:
 
 def run_inspect(options: Namespace) -> None:
     from ..data.images import read_images
-    from ..data.layouts import Item
     from ..data.plausible import look
     from ..runtime.devices import pick_device
-    items = [Item(path, "good", None) for path in _good(options.images)]
-    doubts, side = look(items, options.images)
+    from ..training import hold_out, split
+    items, apart = _good(options.images)
+    doubts, side = look([*items, *apart], options.images)
     for said, _ in doubts:
         warn(said)
     gpu = pick_device(options.device).type != "cpu"
     settings = chosen(options, len(items), side, gpu)
-    images = read_images([item.path for item in items], settings.image_size)
-    detector = _learned(options, images, settings)
-    found = _report(options, detector, images, items, doubts)
+    read = lambda some: read_images([item.path for item in some], settings.image_size)
+    images, held_out = read(items), read(apart) if apart else None
+    detector = _learned(options, images, held_out, settings)
+    _, good = split(hold_out(images, settings, held_out)[1], settings)
+    found = _report(options, detector, good, [*items, *apart], doubts)
     print(promise(detector))
     print(f"{found['all']['all'][0]:.0%} of {found['all']['all'][1]} synthetic defects "
           f"found; what to expect: {options.out / 'report.html'}")
     print(f"new pictures: ddad detect {options.out / 'detector'} PICTURES RESULTS")
 
 
-def _learned(options: Namespace, images, settings):
+def _learned(options: Namespace, images, held_out, settings):
     """The detector in OUT/detector, trained unless it is there."""
     from ..detector import Detector
     from ..runtime.checkpoints import fitted
     model, how = options.out / "detector", {"device": options.device}
-    asked = asked_of(settings, images, None, calibrate=True)
+    asked = asked_of(settings, images, held_out, calibrate=True)
 
     def train(checkpoint: Path) -> Detector:
-        detector = Detector.fit(images, settings, calibrate=True, checkpoint=checkpoint,
-                                **how)
+        detector = Detector.fit(images, settings, held_out=held_out, calibrate=True,
+                                checkpoint=checkpoint, **how)
         detector.record["asked"] = asked
         return detector
 
@@ -65,14 +67,14 @@ def _learned(options: Namespace, images, settings):
     return fitted(model, train, load if holds(model, asked) else None)
 
 
-def _report(options: Namespace, detector, images, items: list, doubts: list) -> dict:
-    """Writes OUT/expected.json and OUT/report.html; what was found of what."""
+def _report(options: Namespace, detector, good, items: list, doubts: list) -> dict:
+    """Writes OUT/expected.json and OUT/report.html; what was found of what. good: the
+    held-out images that the threshold comes from.
+    """
     from ..deploy.expectation import expect, write_expectation
     from ..deploy.report import doubt, sheet
     from ..runtime.files import write_json
-    from ..training import hold_out, split
-    settings, root = detector.settings, options.images
-    good = split(hold_out(images, settings)[1], settings)[1]    # the threshold's
+    root = options.images
     expected, parts = expect(detector, good)
     write_json(options.out / "expected.json", expected)
     shown = [doubt(said, names, root) for said, names in doubts] + [sheet(items)]
@@ -81,15 +83,17 @@ def _report(options: Namespace, detector, images, items: list, doubts: list) -> 
     return expected["found"]
 
 
-def _good(folder: Path) -> list[Path]:
-    """Images that lie in the folder, or in its train/good."""
-    from ..data.images import train_items
-    from ..data.layouts import list_images
+def _good(folder: Path) -> tuple[list, list]:
+    """Images that lie in the folder; or, of a product's folder, those to train on and
+    those of validation/good, which are held out.
+    """
+    from ..data.images import held_out_items, train_items
+    from ..data.layouts import Item, list_images
     if (folder / "train").is_dir() or (folder / "Data").is_dir():
-        return [item.path for item in train_items(folder)]
+        return train_items(folder), held_out_items(folder)
     paths = list_images(folder)
     left_out(folder, set(paths), ())
-    return paths
+    return [Item(path, "good", None) for path in paths], []
 
 
 def chosen(options: Namespace, images: int, side: int, gpu: bool):

@@ -40,6 +40,8 @@ SAID = {
               "on the image as it is shown, or as it is stored?",
     "shared": "share a mask with another of the same name: rename one, and give each "
               "its own",
+    "unmasked": "are defective and have no mask, as there is no folder ground_truth: "
+                "figures of whole images alone can be measured",
     "empty": "are defective and have an empty mask: all their pixels count as good",
     "flat": "are nearly constant: is the camera covered?",
     "two levels": "hold two levels only: are they masks among the images?",
@@ -67,7 +69,7 @@ class Plausible:
     def image(self, name: str, part: str, item: Item, image: Image.Image,
               mode: str) -> None:
         """An image that could be read, upright, and the mode of its file."""
-        levels = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+        levels = np.asarray(image)
         grey = levels.mean(2) if levels.ndim == 3 else levels
         if levels.std() < FLAT:
             self.found["flat"].append(name)
@@ -75,7 +77,10 @@ class Plausible:
             self.found["two levels"].append(name)
         if mode[0] == "I" and 0 < levels.max() <= TWELVE_BIT:
             self.found["dark"].append(name)
-        if item.mask is not None:
+        if item.mask is None and item.kind != "good":
+            if not (self.root / "ground_truth").exists():
+                self.found["unmasked"].append(name)
+        elif item.mask is not None:
             self.masks[item.mask].append(name)
             if self._tag(item.path) != 1 and all(self._tag(file) == 1
                                                  for file in _files(item.mask)):

@@ -86,10 +86,11 @@ class Checkpoint:
         due = done % EVERY == 0 or done == steps
         # seldom, as a GPU is waited for
         if (due or done % LOOK == 0) and not torch.as_tensor(loss).isfinite():
-            kept = f"; {self.path} is of an earlier step" if self.path else ""
+            kept = self.path is not None and self.path.exists()
+            told = f"; {self.path} is of an earlier step" if kept else ""
             raise ModelError(
                 f"the training diverged: its loss is {float(loss)} at step {done}; "
-                f"lower learning_rate, or set gradient_clip{kept}")
+                f"lower learning_rate, or set gradient_clip{told}")
         if self.path is None or not processes.is_main() or not due:
             return
         losses = [torch.as_tensor(x).cpu() for x in self.losses]

@@ -8,6 +8,7 @@ from argparse import Namespace
 
 import pytest
 from cli_words import SET, lines_of
+from PIL import Image, ImageOps
 
 from ddad.cli import main
 from ddad.cli.inspection import chosen
@@ -76,6 +77,21 @@ def test_odd_pictures_are_told_of_before_the_training(pictures, tmp_path, monkey
     (copy / "torn.png").write_bytes(b"x")
     assert main(["inspect", str(copy), str(tmp_path / "out"), *ON, *TINY]) == 2
     assert "torn.png cannot be read" in capsys.readouterr().err
+
+
+def test_images_given_as_held_out_are(pictures, product, tmp_path):
+    """Of a product's folder with validation/good none of train/good is held out."""
+    root = tmp_path / "discs"
+    shutil.copytree(pictures, root / "train" / "good")
+    for n, path in enumerate(sorted(pictures.iterdir())[:8]):
+        with Image.open(path) as image:
+            ImageOps.mirror(image).save(tmp_path / f"{n}.png")
+        (root / "validation" / "good").mkdir(parents=True, exist_ok=True)
+        shutil.move(tmp_path / f"{n}.png", root / "validation" / "good")
+    assert main(["inspect", str(root), str(tmp_path / "out"), *ON, *TINY]) == 0
+    record = Detector.from_pretrained(tmp_path / "out/detector", device="cpu").record
+    assert record["images"] == 24 and record["held_out"] == 8
+    assert record["held_out_from"] == "images given"
 
 
 @pytest.mark.parametrize("images, side, gpu, size, share, neighbours", [

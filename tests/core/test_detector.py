@@ -170,3 +170,9 @@ def test_draws_depend_on_the_image_and_not_on_its_place(change):
     torch.testing.assert_close(repeated, score[1:2].expand(5), **same)
     other = detector.under(detector.settings.change(seed=1))
     assert (other.predict(images).score - score).abs().max() > 1e-4
+
+
+def test_nothing_is_hashed_where_nothing_is_drawn(fitted, images, monkeypatch):
+    """It would wait for the device, image by image."""
+    monkeypatch.setattr(detector, "draws_of", lambda *a: pytest.fail("hashed"))
+    fitted.predict(images)

@@ -153,6 +153,12 @@ def test_names_that_share_a_mask_and_masks_of_nobody(root):
     assert unused.startswith("2 files") and "new_mask.png" in unused
 
 
+def test_defects_without_any_masks_are_told_of(root):
+    shutil.rmtree(root / "ground_truth")
+    [warning] = warned(root)
+    assert warning.startswith("4 images") and "whole images alone" in warning
+
+
 @pytest.mark.parametrize("name", ["000_MASK.png", "000.PNG", "000_mask.jpg", "000.tif"])
 def test_a_mask_of_almost_the_name_is_pointed_to(root, name):
     first_mask(root).rename(first_mask(root).with_name(name))

@@ -208,6 +208,10 @@ def test_a_diverging_training_stops_and_keeps_its_last_state(tmp_path, monkeypat
         training.optimise(model, lambda draws: (model.weight.sum(),), loss_of, 20,
                           "test", tiny(gradient_clip=0.0), path)
     assert len(made) == 6
+    made.clear()
+    with pytest.raises(ModelError, match="or set gradient_clip$"):     # none is kept
+        training.optimise(model, lambda draws: (model.weight.sum() * torch.nan,),
+                          loss_of, 20, "test", tiny(), tmp_path / "none.safetensors")
     tensors = load_file(path)
     assert len(tensors["losses"]) == 3
     assert all(values.isfinite().all() for values in tensors.values())
