@@ -25,7 +25,7 @@ line: none is recorded. An arrow: it lies below the axis. A line of no width at 
 means few images, not certainty. In the table the best of a column is bold. *Neighbours
 in place* and the autoencoder's features are left out here: see the tables in full. On
 the drawn products *a step a region* has another training than the shipped detectors
-above it: like stands beside like under [beyond the paper](#beyond-the-paper)."""
+above it: like stands beside like under [beyond the paper](#results-beyond)."""
 
 
 def overview() -> str:
