@@ -63,9 +63,16 @@ function tell(box) {
   box.setAttribute('aria-label', `${kind}, scrolls sideways`);
 }
 
+// So does code that was folded when the theme looked for what scrolls.
+function reach(pre) {
+  if (pre.scrollWidth > pre.clientWidth + 1) pre.tabIndex = 0;
+}
+
 function watch() {
-  const sizes = new ResizeObserver((seen) => seen.forEach((one) => tell(one.target)));
-  all(SCROLLING).forEach((box) => { sizes.observe(box); tell(box); });
+  for (const [selector, seen] of [[SCROLLING, tell], ['article pre', reach]]) {
+    const sizes = new ResizeObserver((sized) => sized.forEach((one) => seen(one.target)));
+    all(selector).forEach((box) => { sizes.observe(box); seen(box); });
+  }
 }
 
 document.addEventListener('DOMContentLoaded', () => { showNames(); repairLists(); });

@@ -19,6 +19,7 @@ import shutil
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -212,31 +213,37 @@ def options_of(doc: str, pictures: str) -> argparse.Namespace:
     return options.parse_args()
 
 
+def every_page(host: str, axe: str, pictures: Path | None, width: int) -> bool:
+    """Whether something is wrong with a page on a screen of this width; prints it."""
+    failed, driver = False, browser()
+    for name, scheme in product(contents(), SCHEMES):
+        screen(driver, width, scheme)
+        first = scheme == SCHEMES[0]
+        # another scheme needs no other page
+        said = visit(driver, name, host, width) if first else []
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            shot = pictures / f"{Path(name).name}_{width}_{scheme}.png"
+            shot.write_bytes(whole_page(driver, width, scheme))
+        said += violations(driver, axe, every_rule=first)
+        said += complaints(driver) + strangers(driver, host)
+        print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
+              flush=True)
+        failed |= bool(said)
+    driver.quit()
+    return failed
+
+
 def main() -> int:
     given = options_of(__doc__, "folder for a picture of every page")
     host, failed = serve(SITE), bool(first_page())
     try:
-        axe, driver = axe_script(), browser()
+        look_at = functools.partial(every_page, host, axe_script(), given.pictures)
+        with ThreadPoolExecutor() as pool:              # a browser for each width
+            return int(any([failed, *pool.map(look_at, WIDTHS)]))
     except RuntimeError as error:
         print(error)
         return 2
-    for name, width in product(contents(), WIDTHS):
-        for scheme in SCHEMES:
-            screen(driver, width, scheme)
-            first = scheme == SCHEMES[0]
-            # another scheme needs no other page
-            said = visit(driver, name, host, width) if first else []
-            if given.pictures:
-                given.pictures.mkdir(parents=True, exist_ok=True)
-                shot = given.pictures / f"{Path(name).name}_{width}_{scheme}.png"
-                shot.write_bytes(whole_page(driver, width, scheme))
-            said += violations(driver, axe, every_rule=first)
-            said += complaints(driver) + strangers(driver, host)
-            print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
-                  flush=True)
-            failed |= bool(said)
-    driver.quit()
-    return int(failed)
 
 
 if __name__ == "__main__":
