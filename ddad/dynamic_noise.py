@@ -4,7 +4,8 @@ follows how anomalous it looks at first.
     y      = pool(phi_j(x0)), flattened             feature of an image
     d      = mean L1 distance from y to its K nearest training features
     b      = the bin of d among the equal bins over the training images' own d
-    T_hat  = floor(max(b, smallest bin) / bins T_max), rounded to the nearest ten
+    T_hat  = floor(max(b, smallest bin) / bins T_max), rounded to the nearest ten,
+             and 10 at least
 
 A larger anomaly lies farther from the good images, gets a later step, and can be
 reconstructed as good; a good image is kept. With the last bin as the smallest one every

@@ -127,7 +127,7 @@ def by_size(receipts: list[dict]) -> list[Row]:
          "PRO, largest third", 100,
          of_paths(receipts, third(2), DYNAMIC, STATIC_PATH)),
         ("Dynamic steps cost small defects, against $T_{max}$ for all.",
-         "PRO, smallest third", 100,
+         "PRO lost, smallest third", 100,
          of_paths(receipts, third(0), STATIC_PATH, DYNAMIC)))
     return [Row(claim, "05_dynamic_noise", NO_FIGURE, unit, REPRODUCE, effects, factor)
             for claim, unit, factor, effects in asked]
@@ -223,7 +223,7 @@ def not_run() -> list[list[str]]:
 
 
 def answer(found: list[Row]) -> str:
-    """What the verdicts come to, in three sentences."""
+    """What the verdicts come to, and the claims of each."""
     counted = Counter(row.verdict for row in found)
     words = (verdicts.CONFIRMED, verdicts.CONTRADICTED, verdicts.DIFFERS, verdicts.OPEN)
     tested = sum(counted[word] for word in words)
@@ -233,11 +233,12 @@ def answer(found: list[Row]) -> str:
           "seed"] = [row for row in found if everywhere(row)]
     which |= {f"{word} if it were the only claim":
               [row for row in found if if_alone(row) == word] for word in words[:2]}
-    told = "; ".join(f"{word}: {named(of)}" for word, of in which.items())
+    told = "\n".join(f"- *{word[0].upper() + word[1:]}*: {named(of)}."
+                     for word, of in which.items())
     return (f"Of {len(found)} figures that can be tested here, {tested} have runs: "
-            f"{figures}. {told[0].upper() + told[1:]}. {counted[TO_BE_RUN]} figures "
-            f"wait for their runs, and {len(not_run())} claims, on the paper's own "
-            "data, cannot be tested here.")
+            f"{figures}. {counted[TO_BE_RUN]} figures wait for their runs, and "
+            f"{len(not_run())} claims, on the paper's own data, cannot be tested "
+            f"here.\n\n{told}")
 
 
 def everywhere(row: Row) -> bool:

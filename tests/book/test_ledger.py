@@ -86,7 +86,7 @@ def test_a_seed_without_its_pair_does_not_count():
 def test_small_defects_and_steps_come_from_the_questions():
     rows = rows_of([matrix(name) for name in "ab"])
     small = rows["Dynamic steps cost small defects, against $T_{max}$ for all",
-                 "PRO, smallest third"]
+                 "PRO lost, smallest third"]
     assert all(one.value == pytest.approx(0.3, abs=0.02) for one in small.effects)
     follows = rows["The step follows the size of the defect", "rank correlation"]
     assert [one.value for one in follows.effects] == pytest.approx([1, 1])
@@ -132,7 +132,7 @@ def test_p_values_are_corrected_for_the_rows_that_have_one():
     below = ledger.judged(losses)[0]
     assert ledger.verdict(below) == "open; contradicted if it were the only claim"
     said = ledger.answer(ledger.judged(losses))
-    assert "; contradicted if it were the only claim: “Loss” (PRO). 0" in said
+    assert said.endswith("- *Contradicted if it were the only claim*: “Loss” (PRO).")
 
 
 def test_the_answer_counts_and_names_what_the_table_shows():
@@ -141,9 +141,11 @@ def test_the_answer_counts_and_names_what_the_table_shows():
     text = ledger.answer(rows)
     assert text.startswith("Of 2 figures that can be tested here, 1 have runs: 1 "
                            "confirmed, 0 contradicted, 0 differs by set, 0 open. "
-                           "Confirmed: “Gain” (PRO); contradicted: none; ")
-    assert "by itself on every data set of more than one seed: “Gain” (PRO); " in text
-    assert "; contradicted: “Loss” (PRO); " in ledger.answer(ledger.judged([loss]))
+                           "1 figures wait ")
+    assert "\n- *Confirmed*: “Gain” (PRO).\n- *Contradicted*: none.\n" in text
+    assert "by itself on every data set of more than one seed*: “Gain” (PRO).\n" in text
+    assert "\n- *Contradicted*: “Loss” (PRO).\n" in ledger.answer(
+        ledger.judged([loss]))
     # one seed is not enough to stand by itself, one run on the other side is too much
     assert not ledger.everywhere(planted("One.", 0.15, seeds=1))
     runs = replace(gain, effects=[*gain.effects, Effect("d", (-0.01,))])
