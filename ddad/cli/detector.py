@@ -159,12 +159,13 @@ def run_detect(options: Namespace) -> int:
 def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     """Whether any image could not be read."""
     from ..conformal import shortage
+    from ..deploy.doubts import doubts
     from ..deploy.folder import file_of, inspect
     from ..deploy.report import write_detection
     if options.images.is_dir():
         left_out(options.images, set(paths), ())
     lines = inspect(detector, paths, options.out, options.maps)
-    write_detection(lines, options.out)
+    write_detection(lines, options.out, doubts(detector.record, lines))
     asked = set(map(file_of, paths))
     these = [line for line in lines if line["file"] in asked]
     flagged = sum(bool(line.get("anomalous")) for line in these)
@@ -178,6 +179,8 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if scores is not None and (short := shortage(len(scores), rate)):
         warn(short)
+    for said in doubts(detector.record, these):
+        warn(said)
     for error in refused:
         print(error, file=sys.stderr)
     return bool(refused)

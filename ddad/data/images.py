@@ -248,6 +248,11 @@ def _to_tensor(image: Image.Image, size: int) -> Tensor:
     return levels.clamp(-1, 1).expand(3, size, size).contiguous()
 
 
+def mean_level(images: Tensor) -> Tensor:
+    """The mean level (N,), 0 to 255, of images (N, ...) in [-1, 1]."""
+    return (images.cpu().flatten(1).mean(1) + 1) * 127.5
+
+
 def defect_of(path: Path) -> np.ndarray:
     """The union of a mask file, or of all in a folder, as bool (height, width).
 

@@ -126,9 +126,9 @@ def _thumbnail(item: Item) -> str:
 
 # --- what a detector said of images
 
-def write_detection(lines: list[dict], out: Path) -> None:
+def write_detection(lines: list[dict], out: Path, doubts: Iterable[str] = ()) -> None:
     """out/report.html: each line that `folder.inspect` made there, the least usual
-    first, with its overlay.
+    first, with its overlay; doubts: warnings on all of them.
     """
     rarest = lambda line: (line["p"] is not None, line["p"] or 0, -line["score"])
     scored = sorted((line for line in lines if "score" in line), key=rarest)
@@ -144,6 +144,7 @@ def write_detection(lines: list[dict], out: Path) -> None:
     options = "".join(f'<option value="{value}">{said}</option>'
                       for value, said in choices.items())
     parts = [answer(f"{verdict}{unread}."),
+             *(f'<p class="warning">Warning: {_text(said)}.</p>' for said in doubts),
              "<p>The least usual first. p is the share of held-out good images, the "
              "image itself counted, that score at least as high. Each picture: the "
              "input, its repainting, and the map over the input; its middle colour is "

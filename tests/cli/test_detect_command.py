@@ -13,7 +13,7 @@ from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
 KEYS = {"image", "file", "sha256", "score", "threshold", "anomalous", "p", "rate",
-        "T_hat", "bin", "distance", "map"}
+        "T_hat", "bin", "distance", "level", "map"}
 
 
 def detect(model, images, out, *more):
