@@ -159,13 +159,14 @@ def run_detect(options: Namespace) -> int:
 def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     """Whether any image could not be read."""
     from ..conformal import shortage
-    from ..deploy.doubts import doubts
+    from ..deploy.doubts import doubts, limits
     from ..deploy.folder import file_of, inspect
     from ..deploy.report import write_detection
     if options.images.is_dir():
         left_out(options.images, set(paths), ())
     lines = inspect(detector, paths, options.out, options.maps)
-    write_detection(lines, options.out, doubts(detector.record, lines))
+    write_detection(lines, options.out, doubts(detector.record, lines),
+                    limits(detector, lines))
     asked = set(map(file_of, paths))
     these = [line for line in lines if line["file"] in asked]
     flagged = sum(bool(line.get("anomalous")) for line in these)
@@ -176,6 +177,8 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
              "scored, with no threshold to be above: no image was held out")
     print(f"{len(these) - len(refused)} images, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
+    if of_p := limits(detector, these):
+        print(of_p, flush=True)
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if scores is not None and (short := shortage(len(scores), rate)):
         warn(short)

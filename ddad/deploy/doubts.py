@@ -1,4 +1,6 @@
-"""Whether new images are like the good ones that a detector's promise is of."""
+"""What a detector's promise holds for: whether new images are like the good ones that
+it is of, and how rare p can call an image.
+"""
 from __future__ import annotations
 
 import math
@@ -41,3 +43,15 @@ def doubts(record: dict, lines: list[dict]) -> list[str]:
             said.append(f"{n} of {len(values)} images {WHAT[way]}; what the threshold "
                         "promises does not hold for them")
     return said
+
+
+def limits(detector, lines: list[dict]) -> str:
+    """The smallest p that there can be, and the promised rate; "" where lines have no
+    p. Beyond the highest held-out score, the score alone tells images apart.
+    """
+    rates = [line["rate"] for line in lines if line.get("p") is not None]
+    if not rates:
+        return ""
+    M = len(detector.held_out_scores)
+    return (f"p cannot be smaller than {1 / (M + 1):.3g}, one in {M + 1}, as {M} images "
+            f"were held out; {rates[0]:.1%} false alarms are promised")

@@ -126,9 +126,11 @@ def _thumbnail(item: Item) -> str:
 
 # --- what a detector said of images
 
-def write_detection(lines: list[dict], out: Path, doubts: Iterable[str] = ()) -> None:
+def write_detection(lines: list[dict], out: Path, doubts: Iterable[str] = (),
+                    limits: str = "") -> None:
     """out/report.html: each line that `folder.inspect` made there, the least usual
-    first, with its overlay; doubts: warnings on all of them.
+    first, with its overlay. doubts: warnings on all of them; limits: what p can say
+    here, see `doubts.limits`.
     """
     rarest = lambda line: (line["p"] is not None, line["p"] or 0, -line["score"])
     scored = sorted((line for line in lines if "score" in line), key=rarest)
@@ -146,9 +148,10 @@ def write_detection(lines: list[dict], out: Path, doubts: Iterable[str] = ()) ->
     parts = [answer(f"{verdict}{unread}."),
              *(f'<p class="warning">Warning: {_text(said)}.</p>' for said in doubts),
              "<p>The least usual first. p is the share of held-out good images, the "
-             "image itself counted, that score at least as high. Each picture: the "
-             "input, its repainting, and the map over the input; its middle colour is "
-             "the threshold.</p>",
+             "image itself counted, that score at least as high; of equal p the higher "
+             "score comes first. Each picture: the input, its repainting, and the map "
+             "over the input; its middle colour is the threshold.</p>",
+             *([f"<p>Here {_text(limits)}.</p>"] if limits else []),
              f'<p><label>Show <select id="show">{options}</select></label> '
              '<span id="told" role="status"></span></p>',
              *map(_verdict, scored), *map(_refused, refused),

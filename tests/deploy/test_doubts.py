@@ -63,7 +63,10 @@ def test_detect_warns_and_so_does_the_report(model, tmp_path, capsys, change, to
         save_image(tmp_path / "new" / f"{n}.png", change(image).clamp(-1, 1))
     assert main(["detect", str(model), str(tmp_path / "new"), str(tmp_path / "out"),
                  "--device", "cpu"]) == 0
-    said = capsys.readouterr().err
+    out, said = capsys.readouterr()
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for text in (said, report):
         assert (f"12 images {told}" in text) if told else "does not hold" not in text
+    for text in (out, report):
+        assert ("p cannot be smaller than 0.0769, one in 13, as 12 images were held "
+                "out; 7.7% false alarms are promised") in text

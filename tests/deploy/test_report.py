@@ -100,6 +100,15 @@ def test_a_detection_is_sorted_and_names_what_could_not_be_read(tmp_path):
         "overlays/00000_0.png"]
 
 
+def test_of_equal_p_the_higher_score_comes_first(tmp_path):
+    """Beyond the highest held-out score all p are 1 / (M + 1)."""
+    write_detection([line(n, score, p=0.05) for n, score in enumerate((2, 9, 4))],
+                    tmp_path)
+    text = read(tmp_path / "report.html").text
+    order = [text.index(f"new/{n}.png") for n in (1, 2, 0)]
+    assert order == sorted(order)
+
+
 def test_without_a_threshold_nothing_is_called_anomalous(tmp_path):
     none = dict(threshold=None, anomalous=None, p=None, rate=None)
     write_detection([line(0, 0.2, **none), line(1, 0.9, **none)], tmp_path)
