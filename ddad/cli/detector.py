@@ -20,7 +20,7 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import left_out, promise, table, warn
+from .printing import best, kept, left_out, promise, table, warn
 
 
 def add_train(commands) -> None:
@@ -242,7 +242,7 @@ def run_evaluate(options: Namespace) -> None:
                "compiled": bool(detector.networks.compiled)}
     # before what may fail, and before it is printed: a name may not be shown
     write_json(out, report)
-    rows = {options.data.name: result}
+    rows = {"this detector": result}
     if options.baselines:
         train = load_train(options.data, settings)
         held_out = load_held_out(options.data, settings)
@@ -253,6 +253,11 @@ def run_evaluate(options: Namespace) -> None:
         report["regret"] = regret(detector, test, options.regret)
         write_json(out, report)
     print(table(rows))
+    scores, good = prediction.score[test.labels == 0], int((test.labels == 0).sum())
+    if good and settings.threshold == "conformal" and detector.threshold is not None:
+        print(kept(detector, int((scores > detector.threshold).sum()), good))
+    if options.baselines:
+        print(best(rows))
     if options.regret:
         shown = {name: report["regret"][name]
                  for name in ("chosen", "best_on_test", "regret")}
