@@ -53,5 +53,5 @@ def limits(detector, lines: list[dict]) -> str:
     if not rates:
         return ""
     M = len(detector.held_out_scores)
-    return (f"p cannot be smaller than {1 / (M + 1):.3g}, one in {M + 1}, as {M} images "
-            f"were held out; {rates[0]:.1%} false alarms are promised")
+    return (f"p cannot be smaller than {1 / (M + 1):.3g}, one in {M + 1}, as {M} "
+            f"images were held out; {rates[0]:.1%} false alarms are promised")
