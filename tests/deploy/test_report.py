@@ -8,7 +8,7 @@ import pytest
 from image_files import mask_of, noise, save, save_product
 
 from ddad.data.check import check
-from ddad.deploy.report import page, write_check, write_detection
+from ddad.deploy.report import STYLE, page, write_check, write_detection
 
 
 class Page(HTMLParser):
@@ -121,3 +121,9 @@ def test_names_that_are_no_unicode_are_written(tmp_path):
     write_detection([line(0, 0.2, image="new/\udcff.png")], tmp_path)
     assert "\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert np.char.count(page("a < b", ["<p>x</p>"]), "a &lt; b") == 2
+
+
+def test_a_wide_table_scrolls_and_keeps_its_words_whole():
+    """Elsewhere a long path is broken anywhere, which a column would shrink to."""
+    rules = re.search(r"\.wide \{([^}]*)\}", STYLE)[1]
+    assert "overflow-x: auto" in rules and "overflow-wrap: normal" in rules
