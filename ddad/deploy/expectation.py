@@ -73,14 +73,14 @@ def remedies(detector: Detector) -> list[str]:
     longer = f'--set "train_length={4 * int(count)} {unit}"'
     said = [f"train longer: {longer} (now {s.train_length})"]
     if s.vae in ("embedded", "pixels"):
-        said.append(f"a real autoencoder: no --vae {s.vae}, for 335 MB from the hub, or "
-                    "--vae madebyollin/taesd, 10 MB")
+        said.append(f"a real autoencoder: no --vae {s.vae}, for 335 MB from the hub, "
+                    "or --vae madebyollin/taesd, 10 MB")
     images = detector.record["images"] - detector.record["held_out"]
     return [*said, f"more good pictures (now {images} to train on)",
             f"a larger image, where defects are small: --set image_size="
             f"{2 * s.image_size} (now {s.image_size}; four times as slow)",
-            "else what is simpler: --set patch_share=1.0 compares patches alone; with a "
-            "test folder, ddad evaluate --baselines measures PatchCore and others"]
+            "else what is simpler: --set patch_share=1.0 compares patches alone; with "
+            "a test folder, ddad evaluate --baselines measures PatchCore and others"]
 
 
 def _share(flagged: np.ndarray, rows: np.ndarray) -> list:
@@ -165,5 +165,6 @@ def write_expectation(path: Path, name: str, promise: str, detector: Detector,
     steps = "".join(f"<li>{escape(one)}</li>" for one in remedies(detector))
     first = [answer(f"{fails}. What to try, in this order:"), f"<ol>{steps}</ol>"]
     write_text(path, page(f"Detector of {name}", [
-        *(first if fails else []), answer(promise), learned, "<h2>Scores of good images it had not seen</h2>",
+        *(first if fails else []), answer(promise), learned,
+        "<h2>Scores of good images it had not seen</h2>",
         histogram(detector), *parts, "<h2>What it learned from</h2>", *shown]))
