@@ -194,6 +194,9 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
         if os.path.islink(path) and not os.path.exists(path):
             raise DataError(f"{path} is a link to {os.readlink(path)}, which is not "
                             "there: fetch it, or delete the link.")
+        if os.path.isfile(path) and not os.path.getsize(path):
+            raise DataError(f"{path} cannot be read: it is empty (0 bytes); copy it "
+                            "again or delete it.")
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
