@@ -265,8 +265,12 @@ def run_evaluate(options: Namespace) -> None:
 
 
 def _tell_of(root: Path, test, settings) -> None:
-    """Before the work: what will not be measured, and what is left out."""
+    """Before the work: what will not be measured, and what is left out. DataError
+    without train/good, whose images the record names.
+    """
+    from ..data.images import train_items
     from ..evaluation.scoring import lacking
+    train_items(root)
     empty = int((test.labels == 1).sum() - test.masks.any((1, 2)).sum())
     if reason := lacking(test):
         warn(reason)

@@ -11,6 +11,7 @@ from .detector import asked_of, holds
 from .options import chosen_vae, command, network_options, settings_options
 from .printing import left_out, promise, warn
 
+PRESET = "regional"
 HELD_OUT, MOST = 40, 0.4        # images held out where there are enough, as a share
 LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=16,
               train_length="1500 steps", learning_rate=1e-3)
@@ -19,13 +20,12 @@ LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=16,
 def add_inspect(commands) -> None:
     one = command(commands, "inspect", run_inspect,
                   "Learn a product from a folder of good pictures: check them, choose "
-                  "settings, train, calibrate, and report what to expect. Takes the "
-                  "preset regional unless told otherwise, and holds 40 pictures out, "
-                  "but at least a fifth and at most two fifths. Resumes.",
+                  "settings, train, calibrate, and report what to expect. It holds 40 "
+                  "pictures out, but at least a fifth and at most two fifths. Resumes.",
                   ("images", "a folder of good pictures, or a product's folder with "
                              "train/good"),
                   ("out", "folder for detector/ and report.html"))
-    settings_options(one)
+    settings_options(one, PRESET)
     network_options(one)
 
 
@@ -138,7 +138,7 @@ def chosen(options: Namespace, images: int, side: int, gpu: bool):
     trained = images - round(images * share)
     ours |= {"image_size": max(32, size), "held_out": round(share, 3),
              "neighbours": max(1, min(20, trained // 2))}
-    settings = preset(options.preset or "regional", **ours)
+    settings = preset(options.preset or PRESET, **ours)
     if options.vae:
         settings = settings.change(vae=options.vae)
     return settings.parse(options.set)

@@ -21,9 +21,10 @@ def command(group, name: str, run, text: str,
     return one
 
 
-def settings_options(one: ArgumentParser) -> None:
-    one.add_argument("--preset", help="clean (default), fast, regional, one-call, "
-                                      "paper or official")
+def settings_options(one: ArgumentParser, default: str = "clean") -> None:
+    names = ("clean", "fast", "regional", "one-call", "paper", "official")
+    said = [f"{name} (default)" if name == default else name for name in names]
+    one.add_argument("--preset", help=f"{', '.join(said[:-1])} or {said[-1]}")
     changes_option(one, "settings to change; `ddad settings` lists them")
 
 

@@ -10,10 +10,10 @@ WHAT = {
     "farther": "lie farther from the training images than nine of ten held-out good "
                "ones did: another place, light, camera or product, or most are "
                "defective",
-    "darker": "are darker than nine of ten held-out good ones were: other light raises "
-              "misses, not alarms",
-    "brighter": "are brighter than nine of ten held-out good ones were: other light "
-                "may raise misses as well as alarms",
+    "darker": "are darker than nine of ten held-out good ones were: darker light "
+              "may raise misses, and no alarm tells of them",
+    "brighter": "are brighter than nine of ten held-out good ones were: brighter "
+                "light raises alarms",
 }
 
 

@@ -34,8 +34,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 figure { margin: 0; max-width: 100%; } .sheet figure { width: 7.2rem; }
 .pairs { display: flex; flex-wrap: wrap; gap: 1rem; }
 figcaption { font-size: .8rem; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; }
-.wide { overflow-x: auto; overflow-wrap: normal; }
+table { border-collapse: collapse; overflow-wrap: normal; }
+.wide { overflow-x: auto; } td { white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem;
          text-align: right; }
 th:first-child, td:first-child { text-align: left; }

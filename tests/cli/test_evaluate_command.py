@@ -140,6 +140,14 @@ def test_what_is_defined_is_given_and_what_is_not_is_told(
     assert told in refused(*run, "--baselines")
 
 
+def test_without_the_good_images_it_ends_before_the_work(
+        model, product, tmp_path, monkeypatch, refused):
+    copy = shutil.copytree(product, tmp_path / "disc")
+    shutil.rmtree(copy / "train")
+    monkeypatch.setattr(Detector, "predict", lambda *a, **k: pytest.fail("predicted"))
+    assert "train/good does not exist" in refused("evaluate", model, copy)
+
+
 def test_empty_masks_are_told_of(model, product, tmp_path, capsys):
     copy = shutil.copytree(product, tmp_path / "disc")
     mask = copy / "ground_truth" / "square" / "000_mask.png"

@@ -87,6 +87,16 @@ def test_help_names_the_commands(capsys):
     assert end.value.code == 0 and "detect" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command, default", [
+    ("inspect", "regional"), ("train", "clean")])
+def test_help_names_the_preset_that_is_taken(command, default, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    told = [one for one in ("regional", "clean") if f"{one} (default)" in said]
+    assert told == [default]
+
+
 def test_settings(capsys, refused):
     assert main(["settings", "--set", "T_max=160", "guidance=2"]) == 0
     printed = json.loads(capsys.readouterr().out)

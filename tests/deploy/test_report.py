@@ -125,5 +125,7 @@ def test_names_that_are_no_unicode_are_written(tmp_path):
 
 def test_a_wide_table_scrolls_and_keeps_its_words_whole():
     """Elsewhere a long path is broken anywhere, which a column would shrink to."""
-    rules = re.search(r"\.wide \{([^}]*)\}", STYLE)[1]
-    assert "overflow-x: auto" in rules and "overflow-wrap: normal" in rules
+    rules = {name: re.search(rf"^{name} {{([^}}]*)}}", STYLE, re.M)[1]
+             for name in ("table", r"\.wide")}
+    assert "overflow-wrap: normal" in rules["table"]
+    assert "overflow-x: auto" in rules[r"\.wide"]
