@@ -117,19 +117,20 @@ def test_each_image_is_denoised_once_from_each_step(fitted, rows):
     rows.clear()
     chosen, [table] = calibrated.path()
     made = Counter(rows)
-    paths = list(dict.fromkeys(tuple(row[name] for name in PATH) for row in table))
-    seen, steps = detector.observe(trial.images), set()
-    for path in paths:
-        one = detector.under(s.change(**dict(zip(PATH, path))))
-        T = one.step_map(seen)[0].tolist()
-        steps |= {(path[-1], n, t) for n, t in enumerate(T)}
-    guided = {w: sum(one[0] == w for one in steps) for w, *_ in steps}
-    full = sum(-(-many // BATCH) * BATCH for many in guided.values())
-    N = len(trial.kind)
-    candidates = len(table) // len(calibration.weighings(s))
-    assert full <= 0.85 * candidates * N                    # else it tells nothing
-    # the first stage may leave a batch that the second one cannot fill
-    assert made["D"] in (full, full + BATCH)
+    weighings = len(calibration.weighings(s))
+    paths = [{name: row[name] for name in PATH} for row in table[::weighings]]
+    first, N = len(calibration.paths(s)), len(trial.kind)
+    seen, known, full = detector.observe(trial.images), set(), 0
+    for stage in (paths[:first], paths[first:]):
+        new = set()
+        for path in stage:
+            T = detector.under(s.change(**path)).step_map(seen)[0].tolist()
+            new |= {(path["guidance"], n, t) for n, t in enumerate(T)} - known
+        known |= new
+        for many in Counter(w for w, *_ in new).values():
+            full += -(-many // BATCH) * BATCH
+    assert full < 0.9 * len(paths) * N                     # else it tells nothing
+    assert made["D"] == full
     assert made["eps_theta"] == s.ddim_steps * made["D"]
     assert made["E"] == N and made["features"] == N + made["D"]
     # features may be others afterwards, reconstructions are not
