@@ -46,9 +46,10 @@ def good_trial():
     return good_images(8, seed=7)
 
 
-def with_steps(fitted, rule="image"):
+def with_steps(fitted, rule="image", **changes):
     """A detector under which images of a trial have different steps."""
-    changes = {} if rule == "image" else {"patch_bank": 50, "guidance": 0.0}
+    if rule == "region":
+        changes |= {"patch_bank": 50, "guidance": 0.0}
     return adapt(fitted, good_images(16), fitted.settings.change(
         step_rule=rule, held_out=0.25, **changes))
 
@@ -110,8 +111,10 @@ def test_the_choice_and_the_table_are_those_of_a_plain_loop(fitted, rule):
 
 # --- made once ------------------------------------------------------------------------
 
-def test_each_image_is_denoised_once_from_each_step(fitted, rows):
-    detector = with_steps(fitted)
+def test_each_image_is_denoised_once_from_each_step(fitted, rows, monkeypatch):
+    """With two bins: the lower one of T_max 160 starts where static 80 does."""
+    monkeypatch.setattr(calibration, "SMALLEST_BIN", (0.5, 1.0))
+    detector = with_steps(fitted, bins=2, smallest_bin=1)
     calibrated = Calibration([(detector, good_trial())])
     [trial], s = calibrated.trials, detector.settings
     rows.clear()
@@ -129,7 +132,7 @@ def test_each_image_is_denoised_once_from_each_step(fitted, rows):
         known |= new
         for many in Counter(w for w, *_ in new).values():
             full += -(-many // BATCH) * BATCH
-    assert full < 0.9 * len(paths) * N                     # else it tells nothing
+    assert full < 0.7 * len(paths) * N                     # else it tells nothing
     assert made["D"] == full
     assert made["eps_theta"] == s.ddim_steps * made["D"]
     assert made["E"] == N and made["features"] == N + made["D"]
