@@ -51,7 +51,7 @@ def red(module: str, line: str, broken: str, name: str) -> str:
 
 if __name__ == "__main__":
     failed = False
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with ProcessPoolExecutor(WORKERS) as pool:
         outcomes = list(pool.map(red, *zip(*SABOTAGES)))
     for (module, line, broken, name), noticed in zip(SABOTAGES, outcomes):
