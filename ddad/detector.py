@@ -200,20 +200,33 @@ class Detector:
     @torch.no_grad()
     def respond(self, seen: Observed, size: int) -> Response:
         """Reconstruction, maps and steps of a batch; maps (B, size, size)."""
-        s, x0_hat, A_f, A_p, step_map = self.settings, None, None, None, None
+        s, A_p, step_map = self.settings, None, None
         T, b = self.step_map(seen)
-        z0_hat = self.denoise(seen.z0, T, eps=seen.eps, static=s.step_rule == "static")
-        A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
-        if s.decode:
-            x0_hat = self.projection.decode(z0_hat, s.clamp)
-            phi_x0_hat = self.networks.features(x0_hat, s.precision)
-            A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
-                                   s.align_corners)
+        z0_hat = self.reconstruct(seen, T)
+        A_l, A_f, x0_hat = self.compare(seen, z0_hat, size)
         if seen.d_p is not None:
             A_p = maps.upsample(seen.d_p, size, s.align_corners)
         if s.step_rule == "region":
             step_map, T = T, T.flatten(1).amax(1)
         return Response(z0_hat, A_l, A_f, x0_hat, T, b, seen.d, A_p, step_map)
+
+    def reconstruct(self, seen: Observed, T: Tensor) -> Tensor:
+        """z0_hat (B, C, h, w) from steps T, (B,) or (B, h, w)."""
+        static = self.settings.step_rule == "static"
+        return self.denoise(seen.z0, T, eps=seen.eps, static=static)
+
+    @torch.no_grad()
+    def compare(self, seen: Observed, z0_hat: Tensor, size: int) -> tuple:
+        """A_l and A_f (B, size, size), x0_hat; the latter two None without `decode`."""
+        s = self.settings
+        A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
+        if not s.decode:
+            return A_l, None, None
+        x0_hat = self.projection.decode(z0_hat, s.clamp)
+        phi_x0_hat = self.networks.features(x0_hat, s.precision)
+        A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
+                               s.align_corners)
+        return A_l, A_f, x0_hat
 
     def step_map(self, seen: Observed) -> tuple[Tensor, Tensor | None]:
         """T_hat of the images, (B,), or, by region, of their positions, (B, h, w); and

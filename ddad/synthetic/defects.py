@@ -75,6 +75,15 @@ class Trial:
                    np.concatenate([np.zeros(len(good)), plan[2]]))
 
 
+def groups_of(trial: Trial) -> np.ndarray:
+    """(G, D) bool: all defects, each kind, each third of the sizes."""
+    bad = np.array(trial.kind) != "good"
+    kind, area = np.array(trial.kind)[bad], trial.area[bad]
+    third = np.searchsorted(np.quantile(area, [1 / 3, 2 / 3]), area)
+    return np.stack([np.ones(len(kind), bool), *(kind == one for one in KINDS),
+                     *(third == n for n in range(3))])
+
+
 def design(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Kinds (count,) str, areas and contrasts (count,) float64, even in log.
 
