@@ -144,7 +144,8 @@ EXPERIMENTS = [
         "receipt.json", 110, "0, 1, 2; 0, 1 of the juice bottle",
         ("hazelnut", "deeppcb", "juice bottle", "taef2"),
         tuple(f"receipts/{name}" for name in RULED),
-        tables=("own_claims", "step_rules", "step_rules_masked")),
+        tables=("own_claims", "step_rules", "step_rules_masked", "guidance",
+                "guidance_answer")),
     Experiment(
         "beyond", "the extension beside what it has to beat", BEYOND,
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",

@@ -14,6 +14,7 @@ from functools import partial
 import beyond
 import experiments
 import gallery
+import guidance
 import ledger as claims
 import own_claims
 import paper_plan
@@ -121,7 +122,7 @@ EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
             if not name.endswith("_taesd")}
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
-TABLES |= gallery.TABLES
+TABLES |= gallery.TABLES | guidance.tables(EVIDENCE)
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
