@@ -21,7 +21,7 @@ from .calibration import Calibration, enough
 from .data.images import as_images
 from .detector import Detector
 from .dynamic_noise import MemoryBank
-from .evaluation.likeness import compare_distances
+from .evaluation.likeness import compare_distances, level_limits
 from .fine_tuning import fine_tune
 from .latent_projection import draw
 from .networks.autoencoders import load_vae
@@ -298,13 +298,13 @@ def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
 
 
 def _alike(detector: Detector, good: Tensor) -> dict | None:
-    """Whether held-out images' d are spread as the training images' own."""
+    """Whether held-out images' d are spread as the training images', and limits."""
     if not len(good):
         return None
     bank, s = detector.memory_bank, detector.settings
     own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
     d = bank.distance(detector.features(good), s.neighbours)
-    return compare_distances(d, own.distances)
+    return compare_distances(d, own.distances) | level_limits(good)
 
 
 def adapt(detector: Detector, images: Tensor, settings: Settings,

@@ -20,7 +20,7 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import left_out, promise, table, warn
+from .printing import best, kept, left_out, promise, table, warn
 
 # --preset with --from: what keeps a detector as it is, and what keeps its U-Net alone
 AS_IT_IS, ONE_UNET = (None, "fast"), ("clean", "regional", "one-call")
@@ -203,12 +203,14 @@ def run_detect(options: Namespace) -> int:
 def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     """Whether any image could not be read."""
     from ..conformal import shortage
+    from ..deploy.doubts import doubts, limits
     from ..deploy.folder import file_of, inspect
     from ..deploy.report import write_detection
     if options.images.is_dir():
         left_out(options.images, set(paths), ())
     lines = inspect(detector, paths, options.out, options.maps)
-    write_detection(lines, options.out)
+    write_detection(lines, options.out, doubts(detector.record, lines),
+                    limits(detector, lines))
     asked = set(map(file_of, paths))
     these = [line for line in lines if line["file"] in asked]
     flagged = sum(bool(line.get("anomalous")) for line in these)
@@ -219,9 +221,13 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
              "scored, with no threshold to be above: no image was held out")
     print(f"{len(these) - len(refused)} images, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
+    if of_p := limits(detector, these):
+        print(of_p, flush=True)
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if scores is not None and (short := shortage(len(scores), rate)):
         warn(short)
+    for said in doubts(detector.record, these):
+        warn(said)
     for error in refused:
         print(error, file=sys.stderr)
     return bool(refused)
@@ -280,7 +286,7 @@ def run_evaluate(options: Namespace) -> None:
                "compiled": bool(detector.networks.compiled)}
     # before what may fail, and before it is printed: a name may not be shown
     write_json(out, report)
-    rows = {options.data.name: result}
+    rows = {"this detector": result}
     if options.baselines:
         train = load_train(options.data, settings)
         held_out = load_held_out(options.data, settings)
@@ -291,6 +297,11 @@ def run_evaluate(options: Namespace) -> None:
         report["regret"] = regret(detector, test, options.regret)
         write_json(out, report)
     print(table(rows))
+    scores, good = prediction.score[test.labels == 0], int((test.labels == 0).sum())
+    if good and settings.threshold == "conformal" and detector.threshold is not None:
+        print(kept(detector, int((scores > detector.threshold).sum()), good))
+    if options.baselines:
+        print(best(rows))
     if options.regret:
         shown = {name: report["regret"][name]
                  for name in ("chosen", "best_on_test", "regret")}

@@ -4,6 +4,7 @@ it, in one command.
 from __future__ import annotations
 
 from argparse import Namespace
+from itertools import count
 from pathlib import Path
 
 from .detector import asked_of, holds
@@ -18,7 +19,9 @@ LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=16,
 def add_inspect(commands) -> None:
     one = command(commands, "inspect", run_inspect,
                   "Learn a product from a folder of good pictures: check them, choose "
-                  "settings, train, calibrate, and report what to expect. Resumes.",
+                  "settings, train, calibrate, and report what to expect. Takes the "
+                  "preset regional unless told otherwise, and holds 40 pictures out, "
+                  "but at least a fifth and at most two fifths. Resumes.",
                   ("images", "a folder of good pictures, or a product's folder with "
                              "train/good"),
                   ("out", "folder for detector/ and report.html"))
@@ -29,6 +32,7 @@ def add_inspect(commands) -> None:
 def run_inspect(options: Namespace) -> None:
     from ..data.images import read_images
     from ..data.plausible import look
+    from ..deploy.expectation import failing, remedies
     from ..runtime.devices import pick_device
     from ..training import hold_out, split
     items, apart = _good(options.images)
@@ -37,15 +41,41 @@ def run_inspect(options: Namespace) -> None:
         warn(said)
     gpu = pick_device(options.device).type != "cpu"
     settings = chosen(options, len(items), side, gpu)
+    _say(settings, len(items), len(apart))
     read = lambda some: read_images([item.path for item in some], settings.image_size)
     images, held_out = read(items), read(apart) if apart else None
     detector = _learned(options, images, held_out, settings)
     _, good = split(hold_out(images, settings, held_out)[1], settings)
     found = _report(options, detector, good, [*items, *apart], doubts)
+    if fails := failing(found, detector):
+        tried = (f"  {n}. {one}" for n, one in enumerate(remedies(detector), 1))
+        print(f"{fails}. What to try, in this order, into another folder:", *tried,
+              sep="\n")
     print(promise(detector))
     print(f"{found['all']['all'][0]:.0%} of {found['all']['all'][1]} synthetic defects "
           f"found; what to expect: {options.out / 'report.html'}")
     print(f"new pictures: ddad detect {options.out / 'detector'} PICTURES RESULTS")
+
+
+def _say(settings, images: int, apart: int) -> None:
+    """What will be trained on what; and, before the time is spent, a warning where the
+    pictures are too few for the threshold. apart: how many are given as held out.
+    """
+    import torch
+
+    from ..conformal import shortage
+    from ..training import hold_out, split
+    held_out = torch.arange(apart) if apart else None
+    train, good = hold_out(torch.arange(images), settings, held_out)
+    print(f"preset {settings.preset}, {settings.image_size} pixels a side, "
+          f"{settings.train_length}, autoencoder {settings.vae}; {len(train)} pictures "
+          f"to train on, {len(good)} held out", flush=True)
+    lacks = lambda n: shortage(len(split(torch.arange(n), settings)[1]),
+                               settings.false_alarms)
+    if short := lacks(len(good)):
+        of = "" if apart else ", of {} good pictures in all".format(next(
+            n for n in count(images) if not lacks(round(n * settings.held_out))))
+        warn(short + of)
 
 
 def _learned(options: Namespace, images, held_out, settings):
@@ -71,7 +101,7 @@ def _report(options: Namespace, detector, good, items: list, doubts: list) -> di
     """Writes OUT/expected.json and OUT/report.html; what was found of what. good: the
     held-out images that the threshold comes from.
     """
-    from ..deploy.expectation import expect, write_expectation
+    from ..deploy.expectation import expect, failing, write_expectation
     from ..deploy.report import doubt, sheet
     from ..runtime.files import write_json
     root = options.images
@@ -79,7 +109,8 @@ def _report(options: Namespace, detector, good, items: list, doubts: list) -> di
     write_json(options.out / "expected.json", expected)
     shown = [doubt(said, names, root) for said, names in doubts] + [sheet(items)]
     write_expectation(options.out / "report.html", root.resolve().name,
-                      promise(detector), detector, shown, parts, expected["seconds"])
+                      promise(detector), detector, shown, parts, expected["seconds"],
+                      failing(expected["found"], detector))
     return expected["found"]
 
 

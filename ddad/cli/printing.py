@@ -24,6 +24,38 @@ def table(results: dict[str, dict]) -> str:
     return "\n".join([line("", COLUMNS.values()), *rows])
 
 
+def best(results: dict[str, dict]) -> str:
+    """The row that is ahead by I-AUROC and the one by PRO. results: as of `table`, the
+    method first; where another is level with it, that one, which is simpler.
+    """
+    by_metric = []
+    for metric in ("i_auroc", "pro"):
+        value = max(row[metric] for row in results.values())
+        name = [name for name, row in results.items() if row[metric] == value][-1]
+        by_metric.append(f"by {COLUMNS[metric]} {name}, {value:.4f}")
+    return (f"ahead: {'; '.join(by_metric)}. Where a simpler method is ahead, use that "
+            "one")
+
+
+def kept(detector, flagged: int, good: int) -> str:
+    """Whether `flagged` of `good` test images are more false alarms than the promise
+    allows: than a binomial count exceeds in one of 20 cases, over draws of the test
+    images and of the M held-out ones, whose k-th largest score is the threshold (then
+    the rate itself is drawn, from Beta(k, M + 1 - k)).
+    """
+    from scipy.stats import betabinom
+
+    from ..conformal import expected, promised
+    M, rate = len(detector.held_out_scores), detector.settings.false_alarms
+    k = round(expected(M, rate)[0] * (M + 1))
+    most = int(betabinom.ppf(0.95, good, k, M + 1 - k))
+    verdict = ("more than the promise allows: these images are hardly like the held-out"
+               " ones" if flagged > most else "within what the promise allows")
+    return (f"false alarms: promised {promised(M, rate):.1%} on average, measured "
+            f"{flagged / good:.1%}, {flagged} of {good} good images; {verdict} (up to "
+            f"{most} in 19 of 20 cases, with {M} held-out images)")
+
+
 def warn(said: str) -> None:
     """What the user should know and that stops nothing."""
     print(f"warning: {said}", file=sys.stderr)

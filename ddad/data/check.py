@@ -76,7 +76,7 @@ class _Files:
     """Reads the images and masks of items, and counts what there is to say of them."""
 
     def __init__(self, root: Path, size: int):
-        self.root, self.size, self.looked = root, size, Plausible(root)
+        self.root, self.size, self.looked = root, size, Plausible(root, size)
         self.sizes, self.modes, self.unreadable = Counter(), Counter(), []
         self.masks = {"found": 0, "missing": [], "empty": [], "other_size": [],
                       "vanishing": []}

@@ -194,6 +194,9 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
         if os.path.islink(path) and not os.path.exists(path):
             raise DataError(f"{path} is a link to {os.readlink(path)}, which is not "
                             "there: fetch it, or delete the link.")
+        if os.path.isfile(path) and not os.path.getsize(path):
+            raise DataError(f"{path} cannot be read: it is empty (0 bytes); copy it "
+                            "again or delete it.")
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
@@ -246,6 +249,11 @@ def _to_tensor(image: Image.Image, size: int) -> Tensor:
     levels = levels.permute(2, 0, 1) / 127.5 - 1
     # mode "F" may pass 0 and 255 by a rounding error
     return levels.clamp(-1, 1).expand(3, size, size).contiguous()
+
+
+def mean_level(images: Tensor) -> Tensor:
+    """The mean level (N,), 0 to 255, of images (N, ...) in [-1, 1]."""
+    return (images.cpu().flatten(1).mean(1) + 1) * 127.5
 
 
 def defect_of(path: Path) -> np.ndarray:

@@ -8,6 +8,8 @@
     VisA             Data/Images/Normal, Data/Images/Anomaly,
                      Data/Masks/Anomaly/<stem>.png; ../split_csv/1cls.csv beside the
                      folder says which image trains and which tests
+    none of these    the images that lie directly in the folder are good ones to train
+                     on; nothing is there to test
 
 Nothing is copied or renamed: the layout is told by what lies in the folder. A good
 image's kind is "good" in each of them.
@@ -94,6 +96,8 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
     """MVTec AD's layout, LOCO's and BTAD's; `good` names the folders of good images."""
     items, problems = [], []
     folders = [root / part / good]
+    if part == "train" and _is_plain(root):
+        return [Item(path, "good", None) for path in list_images(root)], []
     if part == "validation" and not os.path.exists(folders[0]):
         return [], []
     if part == "test":
@@ -117,6 +121,15 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
                 problems.append(_no_mask(path, wanted[0]))
             items.append(Item(path, folder.name, mask))
     return items, problems
+
+
+def _is_plain(root: Path) -> bool:
+    """Whether images lie in the folder itself, and no part of a layout does."""
+    if any(os.path.lexists(root / name) for name in (*PARTS, "ground_truth")):
+        return False
+    return os.path.isdir(root) and any(
+        path.suffix.lower() in SUFFIXES and os.path.isfile(path)
+        for path in entries(root))
 
 
 def _no_mask(image: Path, wanted: Path) -> str:

@@ -52,6 +52,10 @@ SAID = {
                   "good",
     "almost": "are almost the same as a good image that is trained on: figures of them "
               "are too good where they show the same piece",
+    "sizes": "have another size than most good ones, {usual}: does another camera or "
+             "cut make them another shape? All become squares",
+    "enlarged": "are smaller than the {size} pixels a side that they are used at: "
+                "enlarging adds nothing; lower image_size",
     "unlike": "are unlike all other good images: do they belong here?",
 }
 
@@ -59,18 +63,24 @@ SAID = {
 class Plausible:
     """Notes what each file looks like while `check` reads it; then says what is odd."""
 
-    def __init__(self, root: Path):
-        self.root = root
+    def __init__(self, root: Path, size: int = 0):
+        """size: pixels a side that images will be used at, if that is known."""
+        self.root, self.size = root, size
         self.found: dict[str, list[str]] = defaultdict(list)
         self.softest = 1.0
         self.masks: dict[Path, list[str]] = defaultdict(list)
         self.seen: list[tuple[str, str, str, Tensor]] = []
+        self.sizes: dict[str, tuple[int, int]] = {}     # of images to train on
 
     def image(self, name: str, part: str, item: Item, image: Image.Image,
               mode: str) -> None:
         """An image that could be read, upright, and the mode of its file."""
         levels = np.asarray(image)
         grey = levels.mean(2) if levels.ndim == 3 else levels
+        if part != "test":
+            self.sizes[name] = image.size
+        if min(image.size) < self.size:
+            self.found["enlarged"].append(name)
         if levels.std() < FLAT:
             self.found["flat"].append(name)
         elif item.kind == "good" and len(np.unique(levels)) == 2:
@@ -122,8 +132,13 @@ class Plausible:
             self.found["shared"] += names if len(names) > 1 else []
         self._same()
         self._unlike()
-        said = [(_sentence(self.found[kind], why.format(most=self.softest)),
-                 self.found[kind]) for kind, why in SAID.items() if self.found[kind]]
+        usual = Counter(self.sizes.values()).most_common(1)
+        self.found["sizes"] = [name for name, size in self.sizes.items()
+                               if size != usual[0][0]]
+        facts = {"most": self.softest, "size": self.size,
+                 "usual": "{} x {}".format(*usual[0][0]) if usual else ""}
+        said = [(_sentence(self.found[kind], why.format(**facts)), self.found[kind])
+                for kind, why in SAID.items() if self.found[kind]]
         unused = _unused(self.root, {item.mask for item in items if item.mask})
         if unused:
             said.append((_sentence(unused, "are no image's mask", "files"), unused))

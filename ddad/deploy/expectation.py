@@ -4,11 +4,13 @@ images held out of its training, and copies of them with synthetic defects.
 from __future__ import annotations
 
 import time
+from html import escape
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from ..conformal import promised
 from ..detector import Detector
 from ..evaluation.scoring import of_images
 from ..runtime.files import write_text
@@ -17,6 +19,8 @@ from .overlays import MAGENTA, heat, outline, pixels
 from .report import answer, grid, page, picture
 
 DEFECTS, SHOWN = 192, 12
+BY_CHANCE = 0.1                 # found beyond the false alarms, and yet hardly found
+FAILS = "This detector does not work yet"
 CONTRASTS = {"faint": (0, 0.22), "middling": (0.22, 0.46), "clear": (0.46, 1.01)}
 SIZES = {"small": (0, 0.014), "medium": (0.014, 0.065), "large": (0.065, 1.01)}
 
@@ -48,6 +52,35 @@ def expect(detector: Detector, good: Tensor) -> tuple[dict, list[str]]:
     missed = np.flatnonzero(bad & ~flagged)
     missed = missed[np.argsort(-trial.contrast[missed], kind="stable")][:SHOWN]
     return result, [*_said(result), *_missed(trial, found.map, missed, detector)]
+
+
+def failing(found: dict, detector: Detector) -> str:
+    """A sentence where synthetic defects are hardly flagged more often than good images
+    are, else "". found: as `expect` returns it.
+    """
+    share, count = found["all"]["all"]
+    rate = promised(len(detector.held_out_scores), detector.settings.false_alarms)
+    if share > rate + BY_CHANCE:
+        return ""
+    return (f"{FAILS}: it flags {share:.0%} of {count} synthetic defects, and up to "
+            f"{rate:.0%} of good images")
+
+
+def remedies(detector: Detector) -> list[str]:
+    """What to try where it fails, the likeliest first, with the options to type."""
+    s = detector.settings
+    count, unit = s.train_length.split()
+    longer = f'--set "train_length={4 * int(count)} {unit}"'
+    said = [f"train longer: {longer} (now {s.train_length})"]
+    if s.vae in ("embedded", "pixels"):
+        said.append(f"a real autoencoder: no --vae {s.vae}, for 335 MB from the hub, "
+                    "or --vae madebyollin/taesd, 10 MB")
+    images = detector.record["images"] - detector.record["held_out"]
+    return [*said, f"more good pictures (now {images} to train on)",
+            f"a larger image, where defects are small: --set image_size="
+            f"{2 * s.image_size} (now {s.image_size}; four times as slow)",
+            "else what is simpler: --set patch_share=1.0 compares patches alone; with "
+            "a test folder, ddad evaluate --baselines measures PatchCore and others"]
 
 
 def _share(flagged: np.ndarray, rows: np.ndarray) -> list:
@@ -120,12 +153,18 @@ def histogram(detector: Detector) -> str:
 
 
 def write_expectation(path: Path, name: str, promise: str, detector: Detector,
-                      shown: list[str], parts: list[str], seconds: float) -> None:
-    """The report of a new detector; `shown`: what it learned from, HTML."""
+                      shown: list[str], parts: list[str], seconds: float,
+                      fails: str = "") -> None:
+    """The report of a new detector; `shown`: what it learned from, HTML; fails: what
+    `failing` said.
+    """
     record, s = detector.record, detector.settings
     learned = (f"<p>{record['images'] - record['held_out']} images trained it, "
                f"{record['held_out']} were held out. An image takes {seconds:.2g} s, "
                f"{s.image_size} pixels a side.</p>")
+    steps = "".join(f"<li>{escape(one)}</li>" for one in remedies(detector))
+    first = [answer(f"{fails}. What to try, in this order:"), f"<ol>{steps}</ol>"]
     write_text(path, page(f"Detector of {name}", [
-        answer(promise), learned, "<h2>Scores of good images it had not seen</h2>",
+        *(first if fails else []), answer(promise), learned,
+        "<h2>Scores of good images it had not seen</h2>",
         histogram(detector), *parts, "<h2>What it learned from</h2>", *shown]))

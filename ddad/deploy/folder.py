@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import conformal
-from ..data.images import read_image
+from ..data.images import mean_level, read_image
 from ..detector import Detector, Prediction
 from ..runtime.errors import DataError
 from ..runtime.files import (
@@ -41,9 +41,9 @@ def inspect(
     """Write out/overlays, out/maps and out/results.jsonl; returns the lines.
 
     A line has image, as it was given, file, its absolute path, sha256, score,
-    threshold, anomalous, p, rate, T_hat, bin, distance and map; or, of an image that
-    cannot be read, image, file and error: the others are done all the same. p is the
-    conformal p-value of the score, rate what the threshold promises: an image is
+    threshold, anomalous, p, rate, T_hat, bin, distance, level and map; or, of an image
+    that cannot be read, image, file and error: the others are done all the same. p is
+    the conformal p-value of the score, rate what the threshold promises: an image is
     anomalous where p <= rate. What the detector does not have is None. Files that
     results.jsonl has a score of are not done again, unless they have changed. With
     map_range "test" all images form one batch, because their maps are normalised
@@ -108,7 +108,8 @@ def _inspect(
             name = names.of(path)
             _save(out, name, images[n], found, n, maps, detector.threshold)
             line = _named(path) | {"sha256": digest} | _said(detector, found, n)
-            made.append(line | {"map": name})
+            level = mean_level(images[n : n + 1]).item()
+            made.append(line | {"level": level, "map": name})
         if together:
             _write(log, made + refused)
         else:  # a last line that is cut short is done again, see `_scored`

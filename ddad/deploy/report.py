@@ -34,7 +34,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 figure { margin: 0; max-width: 100%; } .sheet figure { width: 7.2rem; }
 .pairs { display: flex; flex-wrap: wrap; gap: 1rem; }
 figcaption { font-size: .8rem; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; } .wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+.wide { overflow-x: auto; overflow-wrap: normal; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem;
          text-align: right; }
 th:first-child, td:first-child { text-align: left; }
@@ -126,9 +127,11 @@ def _thumbnail(item: Item) -> str:
 
 # --- what a detector said of images
 
-def write_detection(lines: list[dict], out: Path) -> None:
+def write_detection(lines: list[dict], out: Path, doubts: Iterable[str] = (),
+                    limits: str = "") -> None:
     """out/report.html: each line that `folder.inspect` made there, the least usual
-    first, with its overlay.
+    first, with its overlay. doubts: warnings on all of them; limits: what p can say
+    here, see `doubts.limits`.
     """
     rarest = lambda line: (line["p"] is not None, line["p"] or 0, -line["score"])
     scored = sorted((line for line in lines if "score" in line), key=rarest)
@@ -144,10 +147,12 @@ def write_detection(lines: list[dict], out: Path) -> None:
     options = "".join(f'<option value="{value}">{said}</option>'
                       for value, said in choices.items())
     parts = [answer(f"{verdict}{unread}."),
+             *(f'<p class="warning">Warning: {_text(said)}.</p>' for said in doubts),
              "<p>The least usual first. p is the share of held-out good images, the "
-             "image itself counted, that score at least as high. Each picture: the "
-             "input, its repainting, and the map over the input; its middle colour is "
-             "the threshold.</p>",
+             "image itself counted, that score at least as high; of equal p the higher "
+             "score comes first. Each picture: the input, its repainting, and the map "
+             "over the input; its middle colour is the threshold.</p>",
+             *([f"<p>Here {_text(limits)}.</p>"] if limits else []),
              f'<p><label>Show <select id="show">{options}</select></label> '
              '<span id="told" role="status"></span></p>',
              *map(_verdict, scored), *map(_refused, refused),

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import ks_2samp
 from torch import Tensor
 
+from ..data.images import mean_level
+
 # Chance makes held-out images look so unlike the training images in one fit of 1000.
 ALIKE = 1e-3
 
@@ -17,7 +19,8 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
 
     held_out (M,), training (N,), each training image without itself as a neighbour: a
     two-sample Kolmogorov-Smirnov test. Returns {"ks", "p", "median_held_out",
-    "median_training", "alike"}; warns where p is below ALIKE.
+    "median_training", "alike", "far"}; warns where p is below ALIKE. far: the distance
+    that a tenth of held-out images exceed; see `upper_tenth`.
 
     Distances, not anomaly scores: those of the images that the networks were trained on
     are lower than any others'.
@@ -34,7 +37,24 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
             "look whether product, camera and light are the same",
             stacklevel=_outside())
     return {"ks": ks, "p": p, "median_held_out": median, "median_training": usual,
-            "alike": p >= ALIKE}
+            "alike": p >= ALIKE, "far": upper_tenth(d)}
+
+
+def level_limits(images: Tensor) -> dict:
+    """{"dark", "bright"}: mean levels, 0 to 255, that a tenth of the images (N, ...) in
+    [-1, 1] lie below and above; see `upper_tenth`.
+    """
+    level = mean_level(images).numpy()
+    dark = upper_tenth(-level)
+    return {"dark": None if dark is None else -dark, "bright": upper_tenth(level)}
+
+
+def upper_tenth(values: np.ndarray) -> float | None:
+    """The k-th largest of M values, k = floor((M + 1) / 10): a new one drawn alike
+    exceeds it with a probability of at most a tenth. None for fewer than 9.
+    """
+    k = (len(values) + 1) // 10
+    return float(np.sort(values)[-k]) if k else None
 
 
 def _outside() -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from textwrap import shorten
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -54,8 +55,10 @@ def load_vae(name: str):
         # a damaged folder reaches far into json, safetensors, diffusers and torch
         raise BackboneError(
             f"autoencoder {name!r} can be neither found as a folder nor fetched from "
-            f"the Hugging Face hub ({_first_line(error)}); pass a folder that holds "
-            "one, FILE.py:CALLABLE, or 'embedded'") from error
+            f"the Hugging Face hub ({_first_line(error)}); pass --vae embedded, which "
+            "needs no download but learned from drawn scenery alone: what it blurs in "
+            "a photograph is not found; or a folder that holds one, or "
+            "FILE.py:CALLABLE") from error
 
 
 def _from_diffusers(name: str, folder: Path):
@@ -97,4 +100,5 @@ def _from_file(name: str):
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shorten(line, 120, placeholder=" ..")

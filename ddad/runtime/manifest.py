@@ -19,6 +19,9 @@ def read_manifest(folder: str | Path) -> dict:
     """manifest.json of a saved detector. ModelError where there is none."""
     path = Path(folder) / MANIFEST
     if not os.path.isfile(path):
+        if os.path.isfile(inner := Path(folder) / "detector" / MANIFEST):
+            raise ModelError(f"{folder} is what `ddad inspect` wrote; its detector is "
+                             f"{inner.parent}: give that")
         raise ModelError(f"{folder} holds no {MANIFEST}: give the folder of a detector "
                          "saved by `ddad train`")
     try:

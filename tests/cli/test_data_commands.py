@@ -1,8 +1,10 @@
 """`ddad data`; fetching is tested with the data sets."""
 import json
+import shutil
 from functools import partial
 
 import pytest
+from PIL import Image
 
 from ddad.cli import main
 from ddad.synthetic import products, surface
@@ -13,6 +15,28 @@ def test_check_data(product, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["usable"] is True
     assert main(["data", "check", str(tmp_path)]) == 1
     assert json.loads(capsys.readouterr().out)["problems"]
+
+
+def test_a_folder_of_pictures_alone_is_checked_as_good_ones(product, tmp_path, capsys):
+    photos = shutil.copytree(product / "train" / "good", tmp_path / "photos")
+    (photos / "nothing.png").write_bytes(b"")
+    with Image.open(photos / "000.png") as image:
+        image.resize((80, 64)).save(photos / "wide.png")
+    assert main(["data", "check", str(photos), "--size", "72"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["train"] == {"good": 18} and report["test"] == {}
+    told = [one for one in report["problems"] if "nothing.png" in one]
+    assert len(told) == 1 and "is empty (0 bytes)" in told[0]
+    said = " ".join(report["warnings"])
+    assert "1 images (wide.png) have another size than most good ones, 64 x 64" in said
+    assert "17 images (000.png, 001.png, 002.png, ..) are smaller than the 72" in said
+    (photos / "nothing.png").unlink()
+    main(["data", "check", str(photos), "--size", "64"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["usable_for"] == ["train"] and "smaller than" not in str(report)
+    (photos / "test").mkdir()                       # a layout after all
+    main(["data", "check", str(photos)])
+    assert json.loads(capsys.readouterr().out)["train"] == {}
 
 
 def test_make_data_and_describe_them(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,7 @@ from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
 KEYS = {"image", "file", "sha256", "score", "threshold", "anomalous", "p", "rate",
-        "T_hat", "bin", "distance", "map"}
+        "T_hat", "bin", "distance", "level", "map"}
 
 
 def detect(model, images, out, *more):
@@ -226,6 +226,9 @@ def test_detect_with_what_cannot_be_used(model, product, tmp_path, refused):
     assert "holds no manifest.json" in refused("detect", tmp_path / "none", good, out)
     assert "holds no manifest.json" in refused("detect", product, good, out)
     assert "does not exist" in refused("detect", model, tmp_path / "none", out)
+    shutil.copytree(model, tmp_path / "inspected" / "detector")
+    assert f"its detector is {tmp_path}/inspected/detector: give that" in refused(
+        "detect", tmp_path / "inspected", good, out)
     empty.mkdir()
     assert "holds no image" in refused("detect", model, empty, out)
     shutil.copytree(model, damaged)

@@ -1,11 +1,15 @@
 """`ddad evaluate` and `ddad show` on a tiny product."""
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
+from ddad import conformal
 from ddad.cli import main
+from ddad.cli.printing import best, kept
 from ddad.detector import Detector
 from ddad.evaluation import baselines, regret
 from ddad.evaluation.metrics import MEASURED
@@ -44,10 +48,39 @@ def test_evaluate(evaluate, tmp_path, capsys):
         assert f"{report['baselines'][name]['pro']:.4f}" in row
     assert [row["seed"] for row in report["baselines"]["padim"]["seeds"]] == [0, 1, 2]
     assert len(report["result"]["interval"]) == 3
-    assert "I-AUROC" in printed
+    assert "I-AUROC" in printed and "\nthis detector " in printed
+    assert printed.splitlines()[-1].startswith("ahead: by I-AUROC ")
+    measured = round(4 * report["result"]["false_positive_rate"])
+    assert f"promised 20.0% on average, measured {measured / 4:.1%}, " in printed
     assert f"{report['result']['pro']:.4f}" in printed
     assert report["settings"]["preset"] == "clean"
     assert report["device"] == "cpu" and report["compiled"] is False
+
+
+def test_the_best_is_named_and_of_equal_ones_the_simpler():
+    rows = {"this detector": {"i_auroc": 0.9, "pro": 0.8},
+            "PatchCore": {"i_auroc": 0.9, "pro": 0.7},
+            "PaDiM": {"i_auroc": 0.8, "pro": 0.1}}
+    assert best(rows) == ("ahead: by I-AUROC PatchCore, 0.9000; by PRO this detector, "
+                          "0.8000. Where a simpler method is ahead, use that one")
+
+
+@pytest.mark.parametrize("held_out", [19, 40])
+def test_more_false_alarms_than_promised_are_called_that_seldom_by_chance(held_out):
+    """Of scores drawn alike, 19 of 20 verdicts or more say that the promise is kept."""
+    draws, above, trials = torch.Generator().manual_seed(0), 0, 2000
+    said = {}
+    for _ in range(trials):
+        scores = torch.randn(held_out + 50, generator=draws)
+        detector = SimpleNamespace(held_out_scores=scores[:held_out],
+                                   settings=SimpleNamespace(false_alarms=0.05))
+        limit = conformal.threshold(scores[:held_out], 0.05)
+        flagged = int((scores[held_out:] > limit).sum())
+        if flagged not in said:
+            said[flagged] = kept(detector, flagged, 50)
+        above += "more than the promise" in said[flagged]
+    assert 0.01 < above / trials < 0.06
+    assert "measured 0.0%, 0 of 50 good images; within what" in said[0]
 
 
 def test_the_results_lie_beside_the_detector_unless_told_otherwise(

@@ -5,13 +5,16 @@ import json
 import shutil
 import time
 from argparse import Namespace
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 from cli_words import SET, lines_of
 from PIL import Image, ImageOps
 
 from ddad.cli import main
-from ddad.cli.inspection import chosen
+from ddad.cli.inspection import _say, chosen
+from ddad.deploy import expectation
 from ddad.detector import Detector
 from ddad.runtime.errors import SettingsError
 
@@ -28,9 +31,17 @@ def pictures(product, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def inspected(pictures, tmp_path_factory):
+def told():
+    """What `inspected` printed."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def inspected(pictures, told, tmp_path_factory):
     out = tmp_path_factory.mktemp("inspected") / "out"
-    assert main(["inspect", str(pictures), str(out), *ON, *TINY]) == 0
+    with redirect_stdout(StringIO()) as printed:
+        assert main(["inspect", str(pictures), str(out), *ON, *TINY]) == 0
+    told["out"] = printed.getvalue()
     return out
 
 
@@ -52,6 +63,47 @@ def test_it_leaves_a_detector_and_a_report(inspected, pictures):
     share, count = expected["found"]["all"]["all"]
     assert f"{share:.0%} of {count} synthetic defects" in report
     assert '="http' not in report
+
+
+def test_it_says_what_it_will_do_and_whether_it_works(inspected, told):
+    first, *_ = told["out"].splitlines()
+    assert first == ("preset regional, 64 pixels a side, 3 steps, autoencoder pixels; "
+                     "8 pictures to train on, 8 held out")
+    found = json.loads((inspected / "expected.json").read_text())["found"]
+    report = (inspected / "report.html").read_text(encoding="utf-8")
+    fails = found["all"]["all"][0] <= 1 / 9 + 0.1
+    for text in (told["out"], report):
+        assert (expectation.FAILS in text) == fails
+
+
+@pytest.mark.parametrize("share, fails", [(0.2, True), (0.22, False)])
+def test_a_detector_that_hardly_finds_more_than_it_flags(inspected, tmp_path, share,
+                                                         fails):
+    """8 held-out images promise a ninth of false alarms."""
+    detector = Detector.from_pretrained(inspected / "detector", device="cpu")
+    said = expectation.failing({"all": {"all": [share, 200]}}, detector)
+    assert said.startswith(expectation.FAILS) == fails
+    what = expectation.remedies(detector)
+    assert '"train_length=12 steps"' in what[0] and "no --vae pixels" in what[1]
+    assert "now 8 to train on" in what[2] and "image_size=128" in what[3]
+    path = tmp_path / "report.html"
+    expectation.write_expectation(path, "x", "promised", detector, [], [], 0.1, said)
+    text = path.read_text(encoding="utf-8")
+    assert ("<ol><li>train longer" in text) == fails
+    if fails:
+        assert text.index(expectation.FAILS) < text.index("promised")
+
+
+@pytest.mark.parametrize("images, apart, told", [
+    (47, 0, ""), (46, 0, "18 held-out images cannot promise 5.00% false alarms, only "
+                         "5.26%; that takes 19, of 47 good pictures in all"),
+    (46, 19, ""), (46, 9, "that takes 19\n")])
+def test_too_few_pictures_are_told_of_before_the_training(capsys, images, apart, told):
+    options = Namespace(preset=None, vae="pixels", set=[])
+    _say(chosen(options, images, 64, False), images, apart)
+    out, err = capsys.readouterr()
+    assert f"{apart or round(images * 0.4)} held out" in out
+    assert (told in err) if told else not err
 
 
 def test_a_second_time_nothing_is_trained(inspected, pictures, monkeypatch, capsys):

@@ -184,7 +184,7 @@ def test_train_with_what_cannot_be_had(product, tmp_path, refused):
 
 
 @pytest.mark.parametrize(("more", "hint"), [
-    (["--vae", "nobody/nothing"], "'embedded'"),
+    (["--vae", "nobody/nothing"], "--vae embedded"),
     (["features=nobody/nothing"], "efficientnet-lite0")])
 def test_an_unknown_network_says_what_to_pass_instead(
         product, tmp_path, capsys, monkeypatch, more, hint):

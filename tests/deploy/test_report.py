@@ -8,7 +8,7 @@ import pytest
 from image_files import mask_of, noise, save, save_product
 
 from ddad.data.check import check
-from ddad.deploy.report import page, write_check, write_detection
+from ddad.deploy.report import STYLE, page, write_check, write_detection
 
 
 class Page(HTMLParser):
@@ -100,6 +100,15 @@ def test_a_detection_is_sorted_and_names_what_could_not_be_read(tmp_path):
         "overlays/00000_0.png"]
 
 
+def test_of_equal_p_the_higher_score_comes_first(tmp_path):
+    """Beyond the highest held-out score all p are 1 / (M + 1)."""
+    write_detection([line(n, score, p=0.05) for n, score in enumerate((2, 9, 4))],
+                    tmp_path)
+    text = read(tmp_path / "report.html").text
+    order = [text.index(f"new/{n}.png") for n in (1, 2, 0)]
+    assert order == sorted(order)
+
+
 def test_without_a_threshold_nothing_is_called_anomalous(tmp_path):
     none = dict(threshold=None, anomalous=None, p=None, rate=None)
     write_detection([line(0, 0.2, **none), line(1, 0.9, **none)], tmp_path)
@@ -112,3 +121,9 @@ def test_names_that_are_no_unicode_are_written(tmp_path):
     write_detection([line(0, 0.2, image="new/\udcff.png")], tmp_path)
     assert "\\udcff" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert np.char.count(page("a < b", ["<p>x</p>"]), "a &lt; b") == 2
+
+
+def test_a_wide_table_scrolls_and_keeps_its_words_whole():
+    """Elsewhere a long path is broken anywhere, which a column would shrink to."""
+    rules = re.search(r"\.wide \{([^}]*)\}", STYLE)[1]
+    assert "overflow-x: auto" in rules and "overflow-wrap: normal" in rules

@@ -24,6 +24,7 @@ def test_alike():
     assert found == {
         "ks": expected.statistic, "p": expected.pvalue, "alike": True,
         "median_held_out": np.median(held_out), "median_training": np.median(training),
+        "far": held_out.sort().values[-2].item(),
     }
 
 

@@ -66,7 +66,7 @@ def test_autoencoder_tiny_from_a_folder(tmp_path):
     assert projection.posterior(x0)[1] is None
 
 
-INSTEAD = "pass a folder that holds one, FILE.py:CALLABLE, or 'embedded'"
+INSTEAD = "pass --vae embedded, .*; or a folder that holds one, or FILE.py:CALLABLE"
 
 
 @pytest.mark.parametrize("name", [
@@ -75,6 +75,19 @@ def test_an_autoencoder_that_cannot_be_had(name):
     with pytest.raises(BackboneError, match=f"{name}.*{INSTEAD}") as error:
         load_vae(name)
     assert "\n" not in str(error.value)
+
+
+def test_of_a_long_error_the_beginning_is_told(monkeypatch):
+    import diffusers
+
+    def fails(*a, **k):
+        raise OSError("We cannot connect " + "to the hub " * 99 + "\nand more")
+
+    monkeypatch.setattr(diffusers.AutoencoderKL, "load_config", fails)
+    with pytest.raises(BackboneError) as error:
+        load_vae("nobody/nothing")
+    assert "(We cannot connect to the hub" in str(error.value)
+    assert "and more" not in str(error.value) and len(str(error.value)) < 500
 
 
 def test_folders_that_hold_no_autoencoder(tmp_path):
