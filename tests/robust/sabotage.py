@@ -93,6 +93,9 @@ SABOTAGES = [
              "faults = lines + made, faults + refused",
              "faults = lines + [line | {'kept': torch.ones(10**6)} for line in made],"
              " faults + refused"),
+    Sabotage("many-trained", 700, "ddad/data/images.py",
+             "return ImageFiles(paths, size) if many else read_images(paths, size)",
+             "return read_images(paths, size)"),
     Sabotage("one-folder", 2, "ddad/runtime/files.py",
              "held.acquire(blocking=False)",
              "pass"),
