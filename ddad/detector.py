@@ -16,7 +16,7 @@ from . import anomaly_map as maps
 from . import conformal, saved_model
 from .data.images import as_images
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
-from .evaluation.patches import patch_features, stacked
+from .evaluation.patches import drawn_patches, patch_parts, stacked
 from .latent_projection import LatentProjection, draw, draws_of
 from .networks.autoencoders import load_vae, scaling_factor
 from .noise_predictor import alpha_bar, q_sample
@@ -27,9 +27,9 @@ from .runtime.devices import pick_device
 from .runtime.errors import ModelError
 from .scaled_denoising import call_every, scaled_denoising, timesteps
 from .settings import Settings
-from .step_map import PatchBank, widened
+from .step_map import DRAWN, PatchBank, widened
 
-TOGETHER = 256                                      # maps that are weighed at once
+TOGETHER, PART = 256, 64        # maps weighed at once; held-out images' maps held
 
 
 @dataclass
@@ -121,26 +121,32 @@ class Detector:
                                           s.self_neighbour)
         self.patch_bank = None
         if s.by_patch:
-            f, f_good = (patch_features(phi, part, s) for part in (train, good))
-            self.patch_bank = PatchBank.fit(f, f_good, s.patch_bank, s.seed)
+            rows = drawn_patches(phi, train, s, DRAWN * s.patch_bank, s.seed)
+            self.patch_bank = PatchBank.fit(rows, patch_parts(phi, good, s),
+                                            s.patch_bank, s.seed)
 
-    def set_ranges(self, good: Tensor) -> Prediction | None:
-        """Map ranges from held-out good images (N, 3, H, W), and what was predicted of
-        them; nothing where there are none.
+    def set_ranges(self, good: Tensor, keep: bool = True) -> Prediction | None:
+        """Map ranges from held-out good images (N, 3, H, W), and, unless keep is false,
+        what was predicted of them; nothing where there are none.
         """
         if not len(good):
             return None
-        self.ranges = None                          # of other maps, maybe
-        found = self.predict(good)
-        self.ranges = maps.Ranges.of(found.latent_map, found.feature_map,
-                                     found.patch_map)
-        return self.weigh(found)
+        self.ranges, ranges = None, []              # of other maps, maybe
+        for part in good.split(len(good) if keep else PART):
+            found = self.predict(part)
+            ranges.append(maps.Ranges.of(found.latent_map, found.feature_map,
+                                         found.patch_map))
+        self.ranges = maps.Ranges.joined(ranges)
+        return self.weigh(found) if keep else None
 
     def set_held_out_scores(self, good: Tensor) -> None:
         """What the threshold comes from: the scores of held-out good images, (N, 3, H,
         W); nothing where there are none.
         """
-        self.held_out_scores = self.predict(good).score if len(good) else None
+        n = PART if self.settings.map_range == "held-out" else len(good)
+        self.held_out_scores = torch.cat([self.predict(part).score
+                                          for part in good.split(n)]
+                                         ) if len(good) else None
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""

@@ -1,7 +1,6 @@
 """`ddad train`, `detect`, `evaluate`, `export`, `show` and `settings`: one detector."""
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -141,9 +140,9 @@ def asked_of(settings, images, held_out, calibrate: bool, source: str | None = N
     """What tells one training from another: two alike end with the same detector.
     source: the hash of a detector whose networks serve.
     """
-    digest = lambda part: hashlib.sha256(part.numpy()).hexdigest()
+    from ..data.images import fingerprint
     return {"settings": settings.as_dict(), "calibrate": calibrate, "from": source,
-            "images": [None if part is None else digest(part)
+            "images": [None if part is None else fingerprint(part)
                        for part in (images, held_out)]}
 
 

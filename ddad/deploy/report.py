@@ -23,7 +23,8 @@ from .overlays import MAGENTA, outline
 SIDE, SHOWN = 112, 24           # pixels of a thumbnail, and how many of a kind
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --mark: #b3005e; --soft: #8882; }
+:root { color-scheme: light dark; --line: #8884; --mark: #b3005e; --soft: #8882;
+        background: Canvas; color: CanvasText; }
 @media (prefers-color-scheme: dark) { :root { --mark: #ff7ab8; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
        padding: 1rem; overflow-wrap: anywhere; }
@@ -34,8 +35,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
 figure { margin: 0; max-width: 100%; } .sheet figure { width: 7.2rem; }
 .pairs { display: flex; flex-wrap: wrap; gap: 1rem; }
 figcaption { font-size: .8rem; } img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; }
-.wide { overflow-x: auto; overflow-wrap: normal; }
+table { border-collapse: collapse; overflow-wrap: normal; }
+.wide { overflow-x: auto; } td { white-space: nowrap; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem;
          text-align: right; }
 th:first-child, td:first-child { text-align: left; }

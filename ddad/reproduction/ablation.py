@@ -185,7 +185,7 @@ class OneSeed:
         detector.settings = detector.settings.change(**chosen)
         row = next(row for row in table if chosen.items() <= row.items())
         stages.done("calibrate map")
-        detector.set_ranges(good)
+        detector.set_ranges(good, keep=False)
         detector.set_held_out_scores(for_threshold)
         stages.done("banks, ranges, threshold")
         seconds = base.record["seconds"] | stages.seconds

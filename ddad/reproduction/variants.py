@@ -79,7 +79,7 @@ class ScaledPixels(PixelSpace):
     """
 
     def __init__(self, good: Tensor):
-        self.config = SimpleNamespace(scaling_factor=1 / good.std().item())
+        self.config = SimpleNamespace(scaling_factor=1 / good.to("cpu").std().item())
 
 
 def wide_enough(settings: Settings) -> Settings:

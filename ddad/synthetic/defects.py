@@ -55,7 +55,7 @@ class Trial:
         """
         if not len(good):
             raise ValueError("a trial needs good images, there are none")
-        good = good.cpu().float()
+        good = good.to("cpu").float()
         levels = ((good + 1) / 2).permute(0, 2, 3, 1).numpy()
         plan = design(len(good) * copies, seed)
         images, masks, kinds = list(good), [np.zeros(levels.shape[1:3], bool)], []
