@@ -105,6 +105,7 @@ book: $(VENV)/book
 check-site: $(VENV)/book
 	$(BIN)/python book/tools/check_site.py
 	$(BIN)/python book/tools/check_gallery.py
+	$(BIN)/python book/tools/check_reports.py
 
 # after `make book`; breaks a board in Chromium, and compares the page with PyTorch
 check-live: $(VENV)/book

@@ -66,6 +66,14 @@ class Ranges:
         return cls(*(None if A is None else (A.min().item(), A.max().item())
                      for A in (A_l, A_f, A_p)))
 
+    @classmethod
+    def joined(cls, parts: list[Ranges]) -> Ranges:
+        """Of all images that the parts are of."""
+        each = zip(*((one.latent, one.feature, one.patch) for one in parts))
+        return cls(*(None if of[0] is None else (min(low for low, _ in of),
+                                                 max(high for _, high in of))
+                     for of in each))
+
 
 def normalise(A: Tensor, low_high: tuple[float, float]) -> Tensor:
     """(A - low) / (high - low): [0, 1] on the images the range is of, possibly beyond

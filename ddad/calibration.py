@@ -30,9 +30,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
-from .evaluation.metrics import PixelRanking
+from .evaluation.metrics import defect_pixels, found_by
+from .runtime.shared_paths import SharedPaths, progress
 from .settings import Settings
-from .synthetic.defects import KINDS, Trial
+from .synthetic.defects import Trial, groups_of
 
 T_MAX = (80, 160, 320, 480)
 ONE_CALL = (10, 20, 40, 80, 160, 320)                   # t, where a single call is all
@@ -54,49 +55,39 @@ class Tried(NamedTuple):
 
 
 def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
-          weighings: list[dict]) -> Tried:
+          weighings: list[dict], shared: SharedPaths | None = None) -> Tried:
     """Every path with every weighing of its maps, both dicts of settings, on `images`
     (N, 3, H, W) with `masks` (N, H, W) bool.
 
     An image with an empty mask is good; the maps are scaled by the good ones' range,
-    and measured with sides of at most SIDE.
+    and measured with sides of at most SIDE. shared: what other sweeps of these images
+    made, with the detector as it is.
     """
-    side, labels = min(SIDE, images.shape[-1]), masks.any((1, 2))
+    shared, labels = shared or SharedPaths(detector, images, SIDE), masks.any((1, 2))
+    side, seen, table, q = shared.size, shared.seen, [], []
     masks = F.adaptive_max_pool2d(torch.from_numpy(masks).float(), side).numpy() > 0
-    table, q = [], []
-    seen = [detector.observe(x0) for x0 in images.split(16)]
-    good, joined = torch.from_numpy(~labels), lambda parts: (
-        None if parts[0] is None else torch.cat(parts).cpu())
-    for path in tqdm(paths, "calibrate", leave=False, delay=2):
-        tried = detector.under(detector.settings.change(**path))
-        found = [tried.respond(one, side) for one in seen]
-        A_f = joined([one.A_f for one in found])
-        A_p = joined([one.A_p for one in found])
+    good, (_, *overlap) = torch.from_numpy(~labels), defect_pixels(masks, masks)
+    tried = [detector.under(detector.settings.change(**path)) for path in paths]
+    shared.expect(tried)
+    A_p = None if seen.d_p is None else maps.upsample(
+        seen.d_p, side, detector.settings.align_corners).cpu()
+    for one in (bar := tqdm(tried, "calibrate", leave=False, delay=2)):
+        z0_hat, A_f = shared.of(one)
         for change in weighings:
-            s = tried.settings.change(**change)
-            A_l = joined([maps.latent_map(one.z0, response.z0_hat, side, s.latent_blur,
-                                          s.align_corners)
-                          for one, response in zip(seen, found)])
+            s = one.settings.change(**change)
+            A_l = maps.latent_map(seen.z0, z0_hat, side, s.latent_blur,
+                                  s.align_corners).cpu()
             ranges = maps.Ranges.of(*(A if A is None else A[good]
                                       for A in (A_l, A_f, A_p)))
             A = maps.combine(A_l, A_f, ranges, s.lam, s.sigma, A_p, s.patch_share)
-            parts = found_by(A.numpy(), masks, labels)
+            parts = found_by(A.numpy(), masks, labels, overlap)
             i_auroc, pro = parts.mean(1).round(6).tolist()
             table.append({name: getattr(s, name) for name in CHOSEN}
                          | {"i_auroc": i_auroc, "pro": pro})
             q.append(parts.sum(0))
+        left = len(tried) * len(weighings) - len(table)
+        bar.set_postfix_str(progress(table, left), refresh=False)
     return Tried(table, np.stack(q))
-
-
-def found_by(A: np.ndarray, masks: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each defective image (2, D): the share of good images whose score it exceeds,
-    and its regions' part of PRO. The means are I-AUROC and, with a region each, PRO.
-    """
-    score = A.max((1, 2))
-    good, bad = np.sort(score[~labels]), score[labels]
-    below = (np.searchsorted(good, bad) + np.searchsorted(good, bad, "right")) / 2
-    overlap, regions = PixelRanking(A, masks).overlap_by_image()
-    return np.stack([below / len(good), overlap[labels] / regions[labels].clip(1)])
 
 
 def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int) -> int:
@@ -177,7 +168,7 @@ class Calibration:
     """
 
     def __init__(self, fitted: list[tuple]):
-        self.detectors, self.trials = [], []
+        self.detectors, self.trials, self.before = [], [], []
         for detector, good in fitted:
             enough(good)
             good = good[: detector.settings.calibration_images]
@@ -189,10 +180,16 @@ class Calibration:
     def settings(self) -> Settings:
         return self.detectors[0].settings
 
-    def best(self, paths: list[dict], weighings: list[dict]) -> tuple[dict, list]:
+    def observed(self) -> list[SharedPaths]:
+        """The trials, seen with the features as they are now."""
+        return [SharedPaths(detector, trial.images, SIDE)
+                for detector, trial in zip(self.detectors, self.trials)]
+
+    def best(self, paths: list[dict], weighings: list[dict],
+             shared: list[SharedPaths]) -> tuple[dict, list]:
         """The chosen settings, and the table of each pair."""
-        tried = [sweep(detector, trial.images, trial.masks, paths, weighings)
-                 for detector, trial in zip(self.detectors, self.trials)]
+        tried = [sweep(detector, trial.images, trial.masks, paths, weighings, one)
+                 for detector, trial, one in zip(self.detectors, self.trials, shared)]
         both = Tried(tried[0].table, np.concatenate([one.q for one in tried], 1))
         image, first = [], 0
         for trial in self.trials:
@@ -210,21 +207,15 @@ class Calibration:
         both.
         """
         plain = weighings(self.settings)
-        chosen, tables = self.best(paths(self.settings), plain)
-        chosen, more = self.best(further(chosen, self.detectors[0]), plain)
+        self.before = shared = self.before or self.observed()
+        chosen, tables = self.best(paths(self.settings), plain, shared)
+        chosen, more = self.best(further(chosen, self.detectors[0]), plain, shared)
         return chosen, [a + b for a, b in zip(tables, more)]
 
     def map(self) -> tuple[dict, list]:
         """How the maps are weighed, with the features as they are now."""
-        s = self.settings
+        s, shared = self.settings, self.observed()
+        for one, before in zip(shared, self.before):
+            one.z0_hat = before.z0_hat              # no feature is in these
         path = {name: getattr(s, name) for name in PATH}
-        return self.best([path], weighings(s))
-
-
-def groups_of(trial: Trial) -> np.ndarray:
-    """(G, D) bool: all defects, each kind, each third of the sizes."""
-    bad = np.array(trial.kind) != "good"
-    kind, area = np.array(trial.kind)[bad], trial.area[bad]
-    third = np.searchsorted(np.quantile(area, [1 / 3, 2 / 3]), area)
-    return np.stack([np.ones(len(kind), bool), *(kind == one for one in KINDS),
-                     *(third == n for n in range(3))])
+        return self.best([path], weighings(s), shared)

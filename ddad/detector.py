@@ -16,7 +16,7 @@ from . import anomaly_map as maps
 from . import conformal, saved_model
 from .data.images import as_images
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
-from .evaluation.patches import patch_features, stacked
+from .evaluation.patches import drawn_patches, patch_parts, stacked
 from .latent_projection import LatentProjection, draw, draws_of
 from .networks.autoencoders import load_vae, scaling_factor
 from .noise_predictor import alpha_bar, q_sample
@@ -27,9 +27,9 @@ from .runtime.devices import pick_device
 from .runtime.errors import ModelError
 from .scaled_denoising import call_every, scaled_denoising, timesteps
 from .settings import Settings
-from .step_map import PatchBank, widened
+from .step_map import DRAWN, PatchBank, widened
 
-TOGETHER = 256                                      # maps that are weighed at once
+TOGETHER, PART = 256, 64        # maps weighed at once; held-out images' maps held
 
 
 @dataclass
@@ -121,26 +121,32 @@ class Detector:
                                           s.self_neighbour)
         self.patch_bank = None
         if s.by_patch:
-            f, f_good = (patch_features(phi, part, s) for part in (train, good))
-            self.patch_bank = PatchBank.fit(f, f_good, s.patch_bank, s.seed)
+            rows = drawn_patches(phi, train, s, DRAWN * s.patch_bank, s.seed)
+            self.patch_bank = PatchBank.fit(rows, patch_parts(phi, good, s),
+                                            s.patch_bank, s.seed)
 
-    def set_ranges(self, good: Tensor) -> Prediction | None:
-        """Map ranges from held-out good images (N, 3, H, W), and what was predicted of
-        them; nothing where there are none.
+    def set_ranges(self, good: Tensor, keep: bool = True) -> Prediction | None:
+        """Map ranges from held-out good images (N, 3, H, W), and, unless keep is false,
+        what was predicted of them; nothing where there are none.
         """
         if not len(good):
             return None
-        self.ranges = None                          # of other maps, maybe
-        found = self.predict(good)
-        self.ranges = maps.Ranges.of(found.latent_map, found.feature_map,
-                                     found.patch_map)
-        return self.weigh(found)
+        self.ranges, ranges = None, []              # of other maps, maybe
+        for part in good.split(len(good) if keep else PART):
+            found = self.predict(part)
+            ranges.append(maps.Ranges.of(found.latent_map, found.feature_map,
+                                         found.patch_map))
+        self.ranges = maps.Ranges.joined(ranges)
+        return self.weigh(found) if keep else None
 
     def set_held_out_scores(self, good: Tensor) -> None:
         """What the threshold comes from: the scores of held-out good images, (N, 3, H,
         W); nothing where there are none.
         """
-        self.held_out_scores = self.predict(good).score if len(good) else None
+        n = PART if self.settings.map_range == "held-out" else len(good)
+        self.held_out_scores = torch.cat([self.predict(part).score
+                                          for part in good.split(n)]
+                                         ) if len(good) else None
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""
@@ -200,20 +206,33 @@ class Detector:
     @torch.no_grad()
     def respond(self, seen: Observed, size: int) -> Response:
         """Reconstruction, maps and steps of a batch; maps (B, size, size)."""
-        s, x0_hat, A_f, A_p, step_map = self.settings, None, None, None, None
+        s, A_p, step_map = self.settings, None, None
         T, b = self.step_map(seen)
-        z0_hat = self.denoise(seen.z0, T, eps=seen.eps, static=s.step_rule == "static")
-        A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
-        if s.decode:
-            x0_hat = self.projection.decode(z0_hat, s.clamp)
-            phi_x0_hat = self.networks.features(x0_hat, s.precision)
-            A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
-                                   s.align_corners)
+        z0_hat = self.reconstruct(seen, T)
+        A_l, A_f, x0_hat = self.compare(seen, z0_hat, size)
         if seen.d_p is not None:
             A_p = maps.upsample(seen.d_p, size, s.align_corners)
         if s.step_rule == "region":
             step_map, T = T, T.flatten(1).amax(1)
         return Response(z0_hat, A_l, A_f, x0_hat, T, b, seen.d, A_p, step_map)
+
+    def reconstruct(self, seen: Observed, T: Tensor) -> Tensor:
+        """z0_hat (B, C, h, w) from steps T, (B,) or (B, h, w)."""
+        static = self.settings.step_rule == "static"
+        return self.denoise(seen.z0, T, eps=seen.eps, static=static)
+
+    @torch.no_grad()
+    def compare(self, seen: Observed, z0_hat: Tensor, size: int) -> tuple:
+        """A_l and A_f (B, size, size), x0_hat; the latter two None without `decode`."""
+        s = self.settings
+        A_l = maps.latent_map(seen.z0, z0_hat, size, s.latent_blur, s.align_corners)
+        if not s.decode:
+            return A_l, None, None
+        x0_hat = self.projection.decode(z0_hat, s.clamp)
+        phi_x0_hat = self.networks.features(x0_hat, s.precision)
+        A_f = maps.feature_map(seen.phi_x0, phi_x0_hat, size, s.map_stages,
+                               s.align_corners)
+        return A_l, A_f, x0_hat
 
     def step_map(self, seen: Observed) -> tuple[Tensor, Tensor | None]:
         """T_hat of the images, (B,), or, by region, of their positions, (B, h, w); and

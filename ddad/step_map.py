@@ -12,6 +12,7 @@ denoised from where it has to be, in the same calls: see `scaled_denoising`.
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -34,16 +35,14 @@ class PatchBank:
     low_high: Tensor        # (2,)
 
     @classmethod
-    def fit(cls, f: Tensor, good: Tensor, size: int, seed: int) -> PatchBank:
-        """From the patches of training images and of held-out ones, (N, h, w, F) each,
-        as `patches.stacked` has them: a core set of at most `size`, chosen among at
-        most DRAWN times as many.
+    def fit(cls, rows: Tensor, good: Iterable[Tensor], size: int, seed: int
+            ) -> PatchBank:
+        """From patches of training images (n, F), drawn, DRAWN times `size` of them,
+        and all of held-out ones, parts (N, h, w, F) as `patches.stacked` has them: a
+        core set of at most `size`.
         """
-        rows, draws = f.flatten(0, 2), torch.Generator().manual_seed(seed)
-        some = torch.randperm(len(rows), generator=draws)[: DRAWN * size]
-        rows = rows[some.to(rows.device)]
         bank = rows[core_set(rows, min(size, len(rows)), seed)]
-        d = neighbours(bank, good).flatten().sort().values
+        d = torch.cat([neighbours(bank, f).flatten() for f in good]).sort().values
         return cls(bank, torch.stack([d[int(FROM * (len(d) - 1))], d[-1]]))
 
     def distance(self, f: Tensor, size: int) -> Tensor:

@@ -183,7 +183,8 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
         device: str = "auto", vae=None, unet=None, phi=None, calibrate: bool = False,
         checkpoint: str | Path | None = None) -> Detector:
     """Learn one product from its good images: (N, 3, H, W) in [-1, 1], or what else
-    `data.images.as_images` takes, such as a list of paths.
+    `data.images.as_images` takes, such as a list of paths: of many, the images are read
+    a batch at a time, and only latents and features are held.
 
     held_out: good images for ranges, threshold and calibration; else a share of
     `images` is kept back. vae, unet, phi: networks in place of those the settings name;
@@ -273,7 +274,7 @@ def _conclude(detector: Detector, train: Tensor, good: Tensor, z0: tuple,
         detector.settings = detector.settings.change(**chosen)
         detector.record["calibration"] = [*table[0], *more[0]]
         stages.done("calibrate map")
-    detector.set_ranges(good)
+    detector.set_ranges(good, keep=False)
     detector.set_held_out_scores(for_threshold)
     detector.record["held_out_distances"] = _alike(detector, good)
     stages.done("banks, ranges, threshold")
@@ -324,7 +325,7 @@ def adapt(detector: Detector, images: Tensor, settings: Settings,
     other = detector.under(settings)
     for_ranges, for_threshold = split(good, settings)
     other.set_banks(train, for_ranges)
-    other.set_ranges(for_ranges)
+    other.set_ranges(for_ranges, keep=False)
     other.set_held_out_scores(for_threshold)
     # against the images that the networks saw, which tells another product
     given = len(images) + (0 if held_out is None else len(held_out))

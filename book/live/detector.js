@@ -48,11 +48,11 @@ export class Detector {
     return {d: seen.d, d_p: seen.d_p, b, T_hat, T, path, x0_hat, A_l, A_f, A_p};
   }
 
-  /** The answer with its map A, score and peak, and the single maps as shares of their ranges. */
-  weigh(answer, settings) {
-    const ranges = settings.map_range === "held-out" ? this.manifest.ranges : null;
+  /** The answer with its map A, score and peak, and the single maps as shares of their ranges: the given ones, or else the detector's own. */
+  weigh(answer, settings, ranges = this.manifest.ranges) {
+    const of = settings.map_range === "held-out" ? ranges : null;
     const share = (A, range) => A && maps.normalise(A, range ?? maps.rangeOf(A));
-    const single = {latent: share(answer.A_l, ranges?.latent), feature: share(answer.A_f, ranges?.feature), patch: share(answer.A_p, ranges?.patch)};
+    const single = {latent: share(answer.A_l, of?.latent), feature: share(answer.A_f, of?.feature), patch: share(answer.A_p, of?.patch)};
     const A = maps.combine(single, this.size, settings);
     return {...answer, ...single, A, ...maps.score(A, this.size)};
   }

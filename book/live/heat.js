@@ -10,15 +10,22 @@ const TABLE = Array.from({length: 256}, (_, i) => {
 /** [r, g, b] of a value in 0 .. 1, which is what the others are taken for. */
 export const colourOf = value => TABLE[Math.round(255 * Math.min(Math.max(value, 0), 1))];
 
-/** Paints a map of side n, `middle` lying in the middle of the scale; over a picture (ImageData) where one is given. */
-export function paintMap(canvas, A, n, middle, under = null) {
+/** Paints a map of side n, `middle` lying in the middle of the scale; over a picture (ImageData) where one is given, of which `share` is seen. */
+export function paintMap(canvas, A, n, middle, under = null, share = 0.45) {
   const image = new ImageData(n, n);
   A.forEach((value, i) => {
     const colour = colourOf(value / (2 * middle));
-    for (let c = 0; c < 3; c++) image.data[4 * i + c] = under ? 0.45 * under.data[4 * i + c] + 0.55 * colour[c] : colour[c];
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = under ? share * under.data[4 * i + c] + (1 - share) * colour[c] : colour[c];
     image.data[4 * i + 3] = 255;
   });
   Object.assign(canvas, {width: n, height: n}).getContext("2d").putImageData(image, 0, 0);
+}
+
+/** The picture without its colours. */
+export function grey({data, width, height}) {
+  const image = new ImageData(width, height);
+  for (let i = 0; i < data.length; i += 4) image.data.fill((data[i] + data[i + 1] + data[i + 2]) / 3, i, i + 3);
+  return image;
 }
 
 /** Paints an image x0 (3 n n) in [-1, 1]. */

@@ -7,7 +7,7 @@ import {View} from "./view.js";
 const root = document.querySelector("#live"), get = name => root.querySelector(`#live-${name}`), base = import.meta.url;
 const megabytes = bytes => (bytes / 1e6).toFixed(1);
 const settingInputs = [...root.querySelectorAll("[data-setting]")];
-let worker, view, picture, settings, asked = 0, waiting = null;
+let worker, view, picture, rules, own, settings, asked = 0, waiting = null;   // own: settings, ranges and threshold of the chosen step rule
 
 function fail(message) {
   const said = root.querySelector(".live-error");
@@ -44,10 +44,12 @@ const answers = {
   },
   async ready(facts) {
     view = new View(root, facts);
-    settings = {...facts.manifest.settings};
+    rules = Object.fromEntries(files.rules.map(({changes, ...rest}) => {
+      const settings = {...facts.manifest.settings, ...changes};
+      return [settings.step_rule, {settings, ...rest}];
+    }));
+    chooseRule(facts.manifest.settings.step_rule);
     picture = new Picture(get("picture"), settings.image_size);
-    if (!facts.patchEdges) root.querySelectorAll(".live-patches").forEach(element => element.remove());
-    showSettings();
     furnish();
     root.querySelector(".live-still").hidden = root.querySelector(".live-start").hidden = true;
     root.querySelector(".live-demo").hidden = false;
@@ -55,7 +57,7 @@ const answers = {
   },
   found(found) {
     if (found.id !== asked) return;
-    view.show(found, waiting, settings);
+    view.show(found, waiting, settings, own);
     root.dataset.state = "ready";
   },
   step({id, i, x0_hat}) {
@@ -69,7 +71,7 @@ function detect() {
   root.dataset.state = "working";
   root.querySelector(".live-error").hidden = true;
   waiting = {x0: picture.x0(), pixels: picture.pixels()};
-  worker.postMessage({type: "detect", id: ++asked, x0: waiting.x0, settings});
+  worker.postMessage({type: "detect", id: ++asked, x0: waiting.x0, settings, ranges: own.ranges});
 }
 
 // --- the picture
@@ -126,6 +128,16 @@ function furnish() {
 
 // --- the settings
 
+/** The detector under a step rule, with all that goes with it. */
+function chooseRule(name) {
+  own = rules[name];
+  settings = {...own.settings};
+  root.querySelector(`[name=live-rule][value=${name}]`).checked = true;
+  showSettings();
+}
+
+get("rules").onchange = ({target}) => { chooseRule(target.value); detect(); };
+
 function showSettings() {
   for (const input of settingInputs) {
     input.value = JSON.stringify(settings[input.dataset.setting]);
@@ -144,7 +156,6 @@ for (const input of settingInputs) {
   };
 }
 get("own").onclick = () => {
-  settings = {...view.facts.manifest.settings};
-  showSettings();
+  chooseRule(own.settings.step_rule);
   detect();
 };

@@ -1,6 +1,6 @@
 // What the reader sees of a detection: verdict, maps, steps, histogram.
 import {step} from "./dynamic_noise.js";
-import {colourOf, paintImage, paintMap} from "./heat.js";
+import {colourOf, grey, paintImage, paintMap} from "./heat.js";
 import {histogram} from "./histogram.js";
 
 export class View {
@@ -11,10 +11,10 @@ export class View {
     this.largest = Number(root.querySelector("[data-setting=T_max]").max);
   }
 
-  /** The answer `found`, made from the picture x0, as ImageData `pixels`, under `settings`. */
-  show(found, {x0, pixels}, settings) {
-    const {threshold} = this.facts.manifest, {size} = this;
-    this.verdict(found, threshold, settings);
+  /** The answer `found`, made from the picture x0, as ImageData `pixels`, under `settings`; own: those of its step rule, {settings, threshold}. */
+  show(found, {x0, pixels}, settings, own) {
+    const {size} = this, {threshold} = own;
+    this.verdict(found, settings, own);
     paintMap(this.get("map"), found.A, size, threshold ?? found.score, pixels);
     this.ring(found.peak);
     paintMap(this.get("latent"), found.latent, size, 1);
@@ -24,14 +24,14 @@ export class View {
     this.steps(found, x0);
   }
 
-  verdict({score, peak, b, T_hat, seconds}, threshold, settings) {
-    const own = Object.entries(settings).every(([name, value]) => JSON.stringify(this.facts.manifest.settings[name]) === JSON.stringify(value));
+  verdict({score, peak, b, T_hat, seconds}, settings, {threshold, settings: own}) {
+    const isOwn = Object.entries(settings).every(([name, value]) => JSON.stringify(own[name]) === JSON.stringify(value));
     const anomalous = threshold !== null && score > threshold, two = value => value.toFixed(2);
     const sentence = threshold === null ? `The score is ${two(score)}; this detector has no threshold.`
       : anomalous ? `Something is wrong here: the score ${two(score)} is above the threshold ${two(threshold)}.`
         : `Looks good: the score ${two(score)} stays below the threshold ${two(threshold)}.`;
     Object.assign(this.root.dataset, {score, threshold, peak, seconds, verdict: anomalous ? "anomalous" : "good"});
-    this.get("verdict").textContent = sentence + (own ? "" : " The threshold belongs to the detector's own settings, so here it is only a guide.");
+    this.get("verdict").textContent = sentence + (isOwn ? "" : " The threshold belongs to this step rule's own settings, so here it is only a guide.");
     this.root.style.setProperty("--score", Math.min(score / (2 * (threshold ?? score)), 1));
     const from = {image: `so the picture is denoised from step ${T_hat}`, static: `but static, so the picture is denoised from step ${T_hat}`,
       region: `so its regions are denoised from steps up to ${T_hat}`}[settings.step_rule];
@@ -48,22 +48,22 @@ export class View {
     context.stroke();
   }
 
-  /** The distances in their bins, of pictures or, with a step map T, of this picture's regions; then the map, too. stepOf: b -> T_hat. */
+  /** The step map, of one step where there is no map T; the distances in their bins, of pictures or, with T, of this picture's regions. stepOf: b -> T_hat. */
   howFar(found, pixels, stepOf, bins) {
     const {T, d_p} = found, {distances, edges, patchEdges} = this.facts;
     this.root.dataset.rule = T ? "region" : "image";
+    this.stepMap(T ?? new Array(d_p.length).fill(found.T_hat), pixels, [...new Set(Array.from({length: bins}, (_, i) => stepOf(i + 1)))]);
     if (T) {
-      this.stepMap(T, pixels, [...new Set(Array.from({length: bins}, (_, i) => stepOf(i + 1)))]);
       histogram(this.get("histogram"), {distances: d_p, edges: patchEdges, what: "regions"}, {...found, d: Math.max(...d_p)}, stepOf);
     } else histogram(this.get("histogram"), {distances, edges, what: "training pictures"}, found, stepOf);
   }
 
-  /** The step of each region over the picture, and which colour is which step: a step keeps its colour whatever T_max is. */
+  /** The step of each region over the picture, by its logarithm, and which colour is which step: a step keeps its colour whatever T_max is. */
   stepMap(T, pixels, steps) {
-    const {size} = this, h = Math.sqrt(T.length), shade = t => Math.sqrt(t / this.largest), at = n => Math.floor(n * h / size);
-    paintMap(this.get("stepmap"), Float32Array.from({length: size * size}, (_, n) => shade(T[at(Math.floor(n / size)) * h + at(n % size)])), size, 0.5, pixels);
+    const {size} = this, h = Math.sqrt(T.length), shade = t => Math.log(t / 10) / Math.log(this.largest / 10), at = n => Math.floor(n * h / size);
+    paintMap(this.get("stepmap"), Float32Array.from({length: size * size}, (_, n) => shade(T[at(Math.floor(n / size)) * h + at(n % size)])), size, 0.5, grey(pixels), 0.3);
     const shares = steps.map(t => T.filter(one => one === t).length / T.length);
-    this.get("stepmap").setAttribute("aria-label", "Step of each region, over the picture: "
+    this.get("stepmap").setAttribute("aria-label", "Steps, over the picture: "
       + steps.map((t, i) => `${t} on ${Math.round(100 * shares[i])}%`).filter((_, i) => shares[i]).join(", "));
     this.get("legend").replaceChildren(...steps.map((t, i) => {
       const entry = document.createElement("span"), swatch = document.createElement("i");

@@ -1,7 +1,8 @@
 // The background worker: it holds the detector, so that the page never waits for a network.
 //
 //   page -> worker   {type: "start", files}                      files: files.json
-//                    {type: "detect", id, x0, settings}          x0 (3 H H) in [-1, 1]; settings: what differs from the detector's own
+//                    {type: "detect", id, x0, settings, ranges}  x0 (3 H H) in [-1, 1]; settings: what differs from the detector's own;
+//                                                                ranges: in place of its own
 //   worker -> page   {type: "progress", loaded, total}, then {type: "ready", manifest, device, distances, edges, patchEdges}
 //                    {type: "found", id, ..}                      score, peak, b, T_hat, d, maps, x0_hat, ts, seconds; by region T and d_p, too
 //                    {type: "step", id, i, x0_hat}                after "found": the picture decoded only, i = -1; what each step had in mind, decoded
@@ -54,13 +55,13 @@ async function pause() {
   if (wanted) throw new Superseded();
 }
 
-async function detect({id, x0, settings: changes}) {
+async function detect({id, x0, settings: changes, ranges}) {
   const started = performance.now(), settings = {...detector.manifest.settings, ...changes};
   if (!last.x0 || x0.some((value, n) => value !== last.x0[n])) Object.assign(last, {seen: await detector.observe(x0), x0, key: null});
   await pause();
   const key = JSON.stringify({...settings, lam: null, patch_share: null});
   if (key !== last.key) Object.assign(last, {answer: await detector.respond(last.seen, settings, pause), key});
-  const {path, ...found} = detector.weigh(last.answer, settings), ts = path.map(({t}) => t);
+  const {path, ...found} = detector.weigh(last.answer, settings, ranges), ts = path.map(({t}) => t);
   postMessage({type: "found", id, ...found, ts, seconds: (performance.now() - started) / 1000});
   for (const {i, z0_hat} of [{i: -1, z0_hat: last.seen.z0}, ...path]) {
     await pause();

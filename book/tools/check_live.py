@@ -5,15 +5,15 @@
 Does the detector find it there, and compute what PyTorch computes? Needs `make book`
 first, and Chromium with its driver. Fails unless
 
-- on 20 images the page's detector gives the bin, the steps, the score (within 1%) and
-  the map (within 0.01) of `Detector.predict`, by its own settings, and on 4 of them by
-  others; so does a detector with a step for each region, whose page shows its step map
-  and moves it with T_max;
+- on 20 images the page's detector gives by each step rule (a region, an image, static)
+  the bin, the steps, the score (within 1%) and the map (within 0.01) of
+  `Detector.predict`, by the rule's own settings, and on 4 of them by others; the page
+  shows the steps and moves them with T_max;
 - a part taken away, by mouse, by keyboard and by finger, raises the score above the
   threshold and the map is largest inside it; the reset brings the score back;
-- every other tool changes the score and Undo brings it back; each setting is obeyed and
-  the button for the detector's own undoes it; an image of the reader's own scores what
-  `Detector.predict` gives its file;
+- every other tool changes the score and Undo brings it back; each setting and step
+  rule is obeyed, and the button for the rule's own settings undoes them; an image of
+  the reader's own scores what `Detector.predict` gives its file;
 - a detection takes less than 4 s, during which the page goes on drawing; less than 25
   MB are loaded; nothing is asked of another host (the pages are served with a policy
   that forbids and reports it); the console stays clean; a phone's page is no wider than
@@ -22,7 +22,6 @@ first, and Chromium with its driver. Fails unless
 import base64
 import json
 import sys
-import tempfile
 from itertools import product
 from pathlib import Path
 
@@ -30,29 +29,24 @@ import numpy as np
 import torch
 from check_site import SCHEMES, WIDTHS, browser, complaints, options_of, serve
 from live_page import Page, Server
-from make_live import LIMIT, PRODUCT, SITE, SIZE, as_x0, furnish
+from make_live import LIMIT, PRODUCT, SITE, SIZE, Rules, as_x0, by_rule, shipped
 from PIL import Image
 
 from ddad.deploy.overlays import pixels
-from ddad.detector import Detector
 from ddad.synthetic.products import image_seed, plan, render
-from ddad.synthetic.weights import WEIGHTS
 
 WIDE, PHONE = WIDTHS
 MAP, SCORE, SECONDS = 1e-2, 0.01, 4.0
 GAP = 250                    # milliseconds
-VARIANTS = ({"T_max": 160, "guidance": 1.5, "lam": 0.3},
-            {"call_every": 4, "latent_blur": 1.0},
-            {"step_rule": "static", "static_first_step": "zeroed",
-             "first_call": "below"},
-            {"z0_from": "e", "align_corners": True, "edge_bin": "lower",
-             "level_rounding": "half-up"})
-# where the page's own detector has no patches: its networks with a step for each region
-REGIONS = {"step_rule": "region", "T_max": 320, "guidance": 0.0, "patch_share": 0.25}
-REGION_VARIANTS = ({"T_max": 480, "smallest_bin": 4, "edge_bin": "lower",
-                    "guidance": 1.5, "patch_share": 0.6, "call_every": 4},
-                   {"step_rule": "image", "T_max": 80})
-LEARNT_FROM = 24                 # good images for each: banks; ranges and threshold
+# of each rule, on some images
+VARIANTS = {
+    "region": ({"T_max": 320, "smallest_bin": 4, "edge_bin": "lower", "guidance": 1.5,
+                "patch_share": 0.6, "call_every": 4},),
+    "image": ({"T_max": 160, "guidance": 1.5, "lam": 0.3},
+              {"call_every": 4, "latent_blur": 1.0},
+              {"z0_from": "e", "align_corners": True, "edge_bin": "lower",
+               "level_rounding": "half-up"}),
+    "static": ({"static_first_step": "zeroed", "first_call": "below"},)}
 
 # Speaks to a worker as the page does, and keeps what it answers.
 WORKER = """
@@ -70,10 +64,10 @@ const {device} = await window.ask({type: 'start', files});
 done(device);
 """
 DETECT = """
-const [pixels, settings, done] = arguments;
+const [pixels, settings, ranges, done] = arguments;
 const levels = Uint8Array.from(atob(pixels), c => c.charCodeAt(0));
 const x0 = Float32Array.from(levels, v => v / 127.5 - 1);
-const found = await window.ask({type: 'detect', id: 0, x0, settings});
+const found = await window.ask({type: 'detect', id: 0, x0, settings, ranges});
 const text = array => btoa(
   new Uint8Array(array.buffer).reduce((s, byte) => s + String.fromCharCode(byte), ''));
 const {score, b, T_hat, T, seconds, A, x0_hat} = found;
@@ -122,45 +116,34 @@ def fixtures() -> np.ndarray:
     return np.stack(good + bad)
 
 
-def regional(detector: Detector) -> Detector:
-    """The same networks with a step for each region, and what that needs to know of
-    good images.
-    """
-    train = torch.cat([as_x0(render(PRODUCT, SIZE, image_seed(PRODUCT, "train", n))[0])
-                       for n in range(2 * LEARNT_FROM)])
-    train, good = train.split(LEARNT_FROM)
-    other = detector.under(detector.settings.change(**REGIONS))
-    other.set_banks(train, good)
-    other.set_ranges(good)
-    other.set_held_out_scores(good)
-    return other
-
-
-def by_page(driver, levels: np.ndarray, changes: dict) -> dict:
+def by_page(driver, levels: np.ndarray, changes: dict, ranges: dict) -> dict:
     """What the page's detector finds in an image; map and reconstruction as arrays."""
     flat = base64.b64encode(levels.transpose(2, 0, 1).tobytes()).decode()
-    found = asynchronous(driver, DETECT, flat, changes)
+    found = asynchronous(driver, DETECT, flat, changes, ranges)
     for name, shape in (("A", (SIZE, SIZE)), ("x0_hat", (3, SIZE, SIZE))):
         array = np.frombuffer(base64.b64decode(found[name]), np.float32)
         found[name] = array.reshape(shape)
     return found
 
 
-def parity(driver, detector: Detector, variants: tuple[dict, ...]) -> list[str]:
-    """Where the page's detector and Detector.predict part, on all images by its own
-    settings, on some by each variant.
+def parity(driver, rules: Rules) -> list[str]:
+    """Where the page's detector and Detector.predict part: by each rule, on all images
+    by its own settings, on some by its variants.
     """
     images, said = fixtures(), []
     x0 = torch.cat([as_x0(levels) for levels in images])
     print("networks run by", asynchronous(driver, WORKER))
-    for changes in ({}, *variants):
-        chosen = list(range(20) if not changes else range(8, 12))
-        other = detector.under(detector.settings.change(**changes))
-        expected = other.predict(x0[chosen])
-        found = [by_page(driver, images[n], changes) for n in chosen]
-        name = json.dumps(changes) if changes else "own settings"
-        if not same(found, expected, name):
-            said.append(f"{name}: differs from PyTorch")
+    listed = json.loads((SITE / "files.json").read_text(encoding="utf-8"))["rules"]
+    for (rule, detector), of_page in zip(rules.items(), listed):
+        for changes in ({}, *VARIANTS[rule]):
+            chosen = list(range(20) if not changes else range(8, 12))
+            other = detector.under(detector.settings.change(**changes))
+            expected = other.predict(x0[chosen])
+            found = [by_page(driver, images[n], of_page["changes"] | changes,
+                             of_page["ranges"]) for n in chosen]
+            name = f"{rule}, {json.dumps(changes) if changes else 'own settings'}"
+            if not same(found, expected, name):
+                said.append(f"{name}: differs from PyTorch")
     return said
 
 
@@ -244,13 +227,14 @@ def tools(page: Page, shown: dict) -> list[str]:
     return said
 
 
-def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
-    """Uses every setting, and opens a file; what went wrong."""
+def controls(page: Page, shown: dict, rules: Rules) -> list[str]:
+    """Uses every setting and step rule, and opens a file; what went wrong."""
     said, whole, x0 = [], page.answer()["score"], opened(shown["good"])
+    detector = rules["region"]
     decoded = detector.projection.decode(detector.projection.encode(x0))
     if (off_by := np.abs(page.tile(1) - pixels(decoded[0]).astype(int)).max()) > 2:
         said.append(f"the frame that is decoded only is {off_by} levels off")
-    changes = {"T_max": 160, "guidance": 0, "lam": 0.2, "step_rule": "static"}
+    changes = {"T_max": 160, "guidance": 2.5, "lam": 0.2, "patch_share": 0.6}
     for name, value in changes.items():
         scored = page.set(name, json.dumps(value))["score"]
         other = detector.under(detector.settings.change(**{name: value}))
@@ -259,10 +243,11 @@ def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
             said.append(f"{name} = {value}: score {scored:.4f}, not {expected:.4f}")
         if abs(page.click("#live-own")["score"] - whole) > 1e-6:
             said.append(f"{name}: not undone")
-    scored = page.set("step_rule", json.dumps("image"))["score"]    # region has none
+    said += step_rules(page, x0, rules)
+    scored = page.rule("image")["score"]                    # a region has no noise
     if page.set("noise", "true")["score"] == scored:
         said.append("noise changes nothing")
-    page.click("#live-own")
+    page.rule("region")
     file = page.driver.find_element("id", "live-file")
     file.send_keys(str(shown["bare"]))
     page.wait("return document.querySelector('#live').dataset.verdict === 'anomalous'")
@@ -272,6 +257,34 @@ def controls(page: Page, shown: dict, detector: Detector) -> list[str]:
           f"{expected:.4f}")
     if off(scored, expected):
         said.append(f"a file scores {scored:.4f}, not {expected:.4f}")
+    return said
+
+
+def step_rules(page: Page, x0: torch.Tensor, rules: Rules) -> list[str]:
+    """Chooses each rule, and another T_max; what went wrong with scores, thresholds and
+    the step map.
+    """
+    said, pictures = [], {}
+    for rule, detector in rules.items():
+        for changes in ({}, {"T_max": 160}):
+            answer = page.rule(rule)
+            for name, value in changes.items():
+                answer = page.set(name, json.dumps(value))
+            found = detector.under(detector.settings.change(**changes)).predict(x0)
+            steps, pictures[rule, len(changes)] = page.step_map()
+            T = found.T_hat if found.step_map is None else found.step_map
+            if steps != T.unique().tolist():
+                said.append(f"{rule}, {changes}: the legend has steps {steps}")
+            if off(answer["score"], found.score.item()):
+                said.append(f"{rule}, {changes}: score {answer['score']:.4f}, not "
+                            f"{found.score.item():.4f}")
+            if off(answer["threshold"], detector.threshold):
+                said.append(f"{rule}: threshold {answer['threshold']:.4f}, not "
+                            f"{detector.threshold:.4f}")
+        print(f"{rule}: steps {steps}, threshold {answer['threshold']:.2f}")
+    if len({*pictures.values()}) < len(pictures) - 1:       # two may have one step
+        said.append("step maps of other rules or of another T_max are alike")
+    page.rule("region")
     return said
 
 
@@ -290,16 +303,16 @@ def costs(driver, loaded: int) -> list[str]:
             + [f"{loaded / 1e6:.1f} MB were loaded"] * (loaded > LIMIT))
 
 
-def everything(driver, host: str, detector: Detector) -> list[str]:
-    """All checks of the site's own page in turn; what went wrong."""
+def everything(driver, host: str, rules: Rules) -> list[str]:
+    """All checks in turn; what went wrong."""
     shown = first_board(SITE)
-    expected = detector.predict(opened(shown["good"])).score.item()
+    expected = rules["region"].predict(opened(shown["good"])).score.item()
     page = Page(driver, host, WIDE, "light")
     loaded = Server.sent
     said = [f"loaded before the start: {path}" for path in page.early]
     said += breaking(page, shown, expected, ("chip", "ic", "connector"), "press")
     said += breaking(page, shown, expected, ("chip",), "type")
-    said += tools(page, shown) + controls(page, shown, detector)
+    said += tools(page, shown) + controls(page, shown, rules)
     said += costs(driver, loaded)
     phone = Page(driver, host, PHONE, "dark")
     said += breaking(phone, shown, expected, ("chip",), "press")
@@ -307,85 +320,39 @@ def everything(driver, host: str, detector: Detector) -> list[str]:
     if width > PHONE:
         said.append(f"on a phone of {PHONE} px the page is {width} px wide")
     said += [f"asked another host: {report}" for report in Server.reports]
-    said += parity(driver, detector, VARIANTS)
+    said += parity(driver, rules)
     # Chromium itself notes that this machine has no graphics card, which is why
     # WebAssembly computes
     return said + [one for one in complaints(driver)
                    if "No available adapters" not in one]
 
 
-# a step for each region
-
-def linked(folder: Path, detector: Detector) -> Path:
-    """The built site in an empty folder, with this detector in its live page: the
-    folder of that page's files.
-    """
-    built = SITE.parent.parent
-    (folder / "book").mkdir()
-    for path in (*built.iterdir(), *SITE.parent.iterdir()):
-        if path not in (SITE.parent, SITE):
-            (folder / path.relative_to(built)).symlink_to(path)
-    furnish(folder / "book/live", detector)
-    return folder / "book/live"
-
-
-def regions(driver, host: str, site: Path, detector: Detector) -> list[str]:
-    """Uses the page of a detector with a bank of patches; what went wrong."""
-    shown = first_board(site)
-    x0 = opened(shown["good"])
-    page = Page(driver, host, WIDE, "light")
-    said = breaking(page, shown, detector.predict(x0).score.item(), ("chip",), "press")
-    pictures = set()
-    for changes in ({}, {"T_max": 160}, {"patch_share": 0.6}):
-        for name, value in changes.items():
-            page.set(name, json.dumps(value))
-        found = detector.under(detector.settings.change(**changes)).predict(x0)
-        steps, picture = page.step_map()
-        if steps != found.step_map.unique().tolist():
-            said.append(f"{changes}: the legend has steps {steps}")
-        if off(page.answer()["score"], found.score.item()):
-            said.append(f"{changes}: score not {found.score.item():.4f}")
-        pictures.add(picture)
-        page.click("#live-own")
-    if len(pictures) != 2:
-        said.append(f"T_max has {len(pictures)} step maps, not 2")
-    return said + parity(driver, detector, REGION_VARIANTS)
-
-
-def shoot(driver, host: str, site: Path, folder: Path, name: str) -> None:
+def shoot(driver, host: str, folder: Path) -> None:
     """Pictures of the page with its chip missing, wide and narrow, light and dark."""
-    x0, y0, x1, y1 = next(part["box"] for part in first_board(site)["list"]
+    x0, y0, x1, y1 = next(part["box"] for part in first_board(SITE)["list"]
                           if part["name"] == "chip")
     for width, scheme in product(WIDTHS, SCHEMES):
         page = Page(driver, host, width, scheme)
         page.press((x0 + x1) // 2, (y0 + y1) // 2)
-        page.shoot(folder / f"{name}_{width}_{scheme}.png")
+        page.shoot(folder / f"live_{width}_{scheme}.png")
 
 
 def main() -> int:
     given = options_of(__doc__, "folder for a picture of the page, wide and as on a "
                        "phone, light and dark")
-    detector = Detector.from_pretrained(WEIGHTS / PRODUCT, device="cpu")
-    host, site = serve(SITE.parent.parent, Server), SITE
+    host = serve(SITE.parent.parent, Server)
     try:
         driver = browser()
     except RuntimeError as error:
         print(error)
         return 2
     driver.set_script_timeout(120)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            said = everything(driver, host, detector)
-            if given.pictures:
-                shoot(driver, host, site, given.pictures, "live")
-            if detector.patch_bank is None:
-                detector = regional(detector)
-                site, host = linked(Path(folder), detector), serve(folder, Server)
-                if given.pictures:
-                    shoot(driver, host, site, given.pictures, "live_regions")
-            said += regions(driver, host, site, detector)
-        except RuntimeError as error:
-            said = [str(error)]
+    try:
+        if given.pictures:
+            shoot(driver, host, given.pictures)
+        said = everything(driver, host, by_rule(shipped()))
+    except RuntimeError as error:
+        said = [str(error)]
     driver.quit()
     print("\n".join(said) or "the live page: fine")
     return int(bool(said))

@@ -40,6 +40,7 @@ BENCH = Kind(("reproduction.benchmark",), ("counted", "drawn", "shipped"), 0.3,
 PLAN = Kind(("reproduction.plan",), ("counted",), 0.001, relative=True)
 CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")
+REGRET = Kind(("evaluation.regret", "reproduction.runs"), ("train", "reproduce"), 0.03)
 BEYOND = Kind(watch="tests/book/test_beyond.py")
 FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
                     ("drawn", "shipped"), 0.01)
@@ -105,6 +106,7 @@ def _plan(record: str, data: str, title: str, more: str = "") -> Experiment:
                 "plan_cpu"))
 
 
+OF = " --of {{runs}}/receipts/{0} {{data}} {{taef2}}"
 RULED = ("hazelnut", "deeppcb", "loco_juice_bottle")     # small enough for every path
 CURVE = " --curve {runs}/receipts/%s/%s/clean-0/detector {data}/%s"
 EXPERIMENTS = [
@@ -139,12 +141,19 @@ EXPERIMENTS = [
     Experiment(
         "receipts/step_rules", "step rules and trainings, nothing chosen, 128 pixels",
         REPRODUCE,
-        ("python book/tools/step_rules.py {out}" + "".join(
-            f" --of {{runs}}/receipts/{name} {{data}} {{taef2}}" for name in RULED),),
+        ("python book/tools/step_rules.py {out}" + "".join(map(OF.format, RULED)),),
         "receipt.json", 110, "0, 1, 2; 0, 1 of the juice bottle",
         ("hazelnut", "deeppcb", "juice bottle", "taef2"),
         tuple(f"receipts/{name}" for name in RULED),
-        tables=("own_claims", "step_rules", "step_rules_masked")),
+        tables=("own_claims", "step_rules", "step_rules_masked", "guidance",
+                "guidance_answer")),
+    Experiment(
+        "regret", "what the choice of constants gave away on real sets", REGRET,
+        ("python book/tools/regrets.py {out}" + "".join(map(OF.format, RULED)),),
+        "regret.json", 35, "0, 1, 2; 0, 1 of the juice bottle",
+        ("hazelnut", "deeppcb", "juice bottle", "taef2"),
+        tuple(f"receipts/{name}" for name in RULED),
+        tables=("regret_real", "regret_answer")),
     Experiment(
         "beyond", "the extension beside what it has to beat", BEYOND,
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
@@ -159,11 +168,11 @@ EXPERIMENTS = [
          "ddad bench {out} --vae {taef2}"
          + CURVE % ("loco_juice_bottle", "loco_juice_bottle", "loco_juice_bottle")
          + CURVE % ("mtd_by_tile", "mtd", "mtd_by_tile/mtd")),
-        "bench.json", 150, needs=("juice bottle", "tiles", "taef2"),
+        "bench.json", 30, needs=("juice bottle", "tiles", "taef2"),
         after=("receipts/loco_juice_bottle", "receipts/mtd_by_tile"),
         tables=("speed_detection", "speed_layouts", "speed_training", "speed_calls",
-                "speed_gpu_metrics", "speed_metric", "speed_scaling", "speed_memory",
-                "speed_start_up", "plan_cpu")),
+                "speed_alone", "speed_gpu_metrics", "speed_metric", "speed_scaling",
+                "speed_memory", "speed_together", "speed_start_up", "plan_cpu")),
     Experiment(
         "bench_gpu", "the same, GPU", BENCH,
         ("ddad bench {out} --device cuda --only detection layouts training memory "
@@ -197,7 +206,7 @@ NOT_YET = "not run yet"
 TO_REMAKE = {
     "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
-        ["receipts/embedded"]
+        ["regret", "receipts/embedded"]
         + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),

@@ -24,7 +24,7 @@ from ddad.synthetic.products import image_seed
 from ddad.synthetic.weights import WEIGHTS
 
 FILM, FLOW = BOOK / "static/film.webp", BOOK / "data_flow.svg"
-PART, INDEX = "chip", 0          # of the good test picture that the live page shows
+PART, INDEX = "chip", 0          # of the good test pictures
 GAP = 4                          # transparent pixels between the three pictures
 NOT_YET = (128, 128, 128, 40)
 QUALITY, APART = 82, 4.0         # levels of 255 by which blocks may differ

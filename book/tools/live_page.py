@@ -81,7 +81,8 @@ const there = document.querySelectorAll('#live-legend span:not(.live-absent)');
 return [[...there].map(e => Number(e.textContent)),
         document.querySelector('#live-stepmap').toDataURL()];
 """
-TOOL = "document.querySelector(`[name=live-tool][value=${arguments[0]}]`).click()"
+CHOOSE = ("document.querySelector(`[name=live-${arguments[0]}]"
+          "[value=${arguments[1]}]`).click()")
 STARTS = "return !document.querySelector('.live-start').hidden"
 ANSWERED = ("return ['ready', 'failed']"
             ".includes(document.querySelector('#live').dataset.state)")
@@ -167,7 +168,12 @@ class Page:
         return self.answer()
 
     def choose(self, tool: str) -> None:
-        self.driver.execute_script(TOOL, tool)
+        self.driver.execute_script(CHOOSE, "tool", tool)
+
+    def rule(self, name: str) -> dict:
+        """A step rule; the answer by its own settings."""
+        self.driver.execute_script(CHOOSE, "rule", name)
+        return self.click("#live-own")
 
     def set(self, name: str, value: str) -> dict:
         """Another value of a setting, as JSON; the answer to it."""
@@ -180,7 +186,7 @@ class Page:
         return self.answer()
 
     def step_map(self) -> tuple[list[int], str]:
-        """The steps of the regions that are shown, and the picture of them as text."""
+        """The steps that the map has, and its picture as text."""
         return tuple(self.driver.execute_script(STEP_MAP))
 
     def type(self, x: float, y: float) -> dict:

@@ -14,9 +14,11 @@ from functools import partial
 import beyond
 import experiments
 import gallery
+import guidance
 import ledger as claims
 import own_claims
 import paper_plan
+import regrets
 import results_figure
 import results_tables
 import speed
@@ -121,7 +123,7 @@ EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
             if not name.endswith("_taesd")}
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
-TABLES |= gallery.TABLES
+TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}

@@ -164,7 +164,7 @@ def main() -> int:
     if given.what == "update":
         paths = [p for p in paths if not is_current(nbformat.read(p, 4), package)]
     # one core a notebook: threads that wait for one another cost more
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     # where kernels find figure_text
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])

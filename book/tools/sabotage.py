@@ -59,7 +59,7 @@ def noticed(whole: dict | str, broken: dict | str) -> str:
 
 if __name__ == "__main__":
     failed = False
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with ProcessPoolExecutor(WORKERS) as pool:
         outcomes = list(pool.map(shown, *zip(*SABOTAGES, *WHOLE)))
     pairs = zip(outcomes[len(SABOTAGES):], outcomes)

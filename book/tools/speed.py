@@ -141,6 +141,21 @@ def speed_calls() -> str:
     return table(head, rows)
 
 
+def speed_alone() -> str:
+    """One image alone: its time, and how much faster it is with more threads."""
+    rows, threads = [], ["1", "2", "4"]
+    for data, paths in _curves().items():
+        for r in paths:
+            if data in SHORT or (r["calls"] != 3 and r is not paths[0]):
+                continue
+            one = r["alone"]
+            by = [f"{one['1'] / one[n]:.2f}" if n in one else "" for n in threads[1:]]
+            rows.append([data, r["calls"], r["steps"], r["precision"][-2:],
+                         f"{1000 * one['1']:.0f} ms", *by])
+    return table(["data", "calls", "steps", "bits", "one image, one thread",
+                  "2 threads: faster by", "4 threads"], rows)
+
+
 def draw(path: Path = BOOK / "speed_curve.png") -> None:
     """Time against PRO, a panel a test set: a line for fewer steps, one for fewer
     calls.
@@ -226,6 +241,14 @@ def speed_memory_measured() -> str:
     return table(head, rows)
 
 
+def speed_together() -> str:
+    found = section("together")
+    least = found["rows"]["one thread each, passive"]
+    rows = [[name, f"{r / least:.2f}"] for name, r in found["rows"].items()]
+    return table([f"{found['processes']} trainings at once", "a step's time, over that "
+                  "of the last row"], rows)
+
+
 def speed_start_up() -> str:
     r = section("start_up")
     names = {"import_torch": "`import torch`",
@@ -248,6 +271,6 @@ def or_say_so(make: Callable[[], str]) -> Callable[[], str]:
 
 
 MADE = (speed_detection, speed_layouts, speed_layouts_gpu, speed_training, speed_calls,
-        speed_gpu_metrics, speed_metric, speed_scaling, speed_memory,
-        speed_memory_measured, speed_start_up)
+        speed_alone, speed_gpu_metrics, speed_metric, speed_scaling, speed_memory,
+        speed_memory_measured, speed_together, speed_start_up)
 TABLES = {make.__name__: or_say_so(make) for make in MADE}

@@ -1,7 +1,6 @@
 """`ddad train`, `detect`, `evaluate`, `export`, `show` and `settings`: one detector."""
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -22,6 +21,9 @@ from .options import (
 )
 from .printing import best, kept, left_out, promise, table, warn
 
+# --preset with --from: what keeps a detector as it is, and what keeps its U-Net alone
+AS_IT_IS, ONE_UNET = (None, "fast"), ("clean", "regional", "one-call")
+
 
 def add_train(commands) -> None:
     one = command(commands, "train", run_train,
@@ -33,8 +35,9 @@ def add_train(commands) -> None:
                      help="choose step rule, T_max, smallest bin, guidance, "
                           "latent_blur and lambda without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
-                     help="a detector of the same product: nothing is trained; its "
-                          "networks serve the settings of --set, or --preset fast")
+                     help="a detector of the same product, whose U-Net is taken: with "
+                          "--preset clean, regional or one-call all else is made anew; "
+                          "with --set alone or --preset fast its features serve, too")
     one.add_argument("--overwrite", action="store_true",
                      help="replace a detector that OUT holds already")
 
@@ -48,7 +51,6 @@ def run_train(options: Namespace) -> None:
     from ..runtime.files import sha256
     from ..runtime.manifest import MANIFEST
     from ..saved_model import may_hold
-    from ..training import adapt
     given, settings = _start(options)
     images = load_train(options.data, settings)
     held_out = load_held_out(options.data, settings)
@@ -64,7 +66,7 @@ def run_train(options: Namespace) -> None:
 
     def train(checkpoint: Path) -> Detector:
         if given:
-            detector = adapt(given, images, settings, held_out)
+            detector = _made_from(given, images, settings, held_out, options)
         else:
             detector = Detector.fit(images, settings, held_out=held_out,
                                     device=options.device, calibrate=options.calibrate,
@@ -84,12 +86,53 @@ def _start(options: Namespace) -> tuple:
     from ..settings import FAST
     if not options.model:
         return None, chosen_settings(options)
-    if options.calibrate or options.preset not in (None, "fast"):
-        raise ValueError("--from keeps the detector's own choices: give it --preset "
-                         "fast or --set NAME=VALUE, not another preset or --calibrate")
+    if options.preset not in (*AS_IT_IS, *ONE_UNET):
+        raise ValueError(f"--from has no U-Net of the preset {options.preset}; it can "
+                         f"be given fast, {', '.join(ONE_UNET)}")
+    if options.calibrate and options.preset in AS_IT_IS:
+        raise ValueError("--from with --set alone or --preset fast keeps the "
+                         "detector's own choices; --calibrate needs --preset "
+                         + " or ".join(ONE_UNET))
     given = chosen_detector(options)
-    fast = FAST if options.preset else {}
-    return given, given.settings.change(**fast).parse(options.set)
+    if options.preset in ONE_UNET:
+        vae = {"vae": options.vae} if options.vae else {}
+        changes = _anew(options.preset, given.settings.preset) | vae
+    else:
+        changes = FAST if options.preset else {}
+    return given, given.settings.change(**changes).parse(options.set)
+
+
+def _anew(name: str, other: str) -> dict:
+    """What a preset has in place of the choices of another one: all that a calibration
+    can choose, and what either has of its own.
+    """
+    from ..calibration import CHOSEN
+    from ..settings import FAST, ONE_CALL, REGIONAL, preset
+    own = {"fast": FAST, "regional": REGIONAL, "one-call": ONE_CALL}
+    changed = ("preset", *CHOSEN, *own.get(name, ()), *own.get(other, ()))
+    return {one: getattr(preset(name), one) for one in changed}
+
+
+def _made_from(given, images, settings, held_out, options: Namespace):
+    """A detector with the networks of another one, or with its U-Net alone."""
+    from ..detector import Detector
+    from ..runtime.errors import SettingsError
+    from ..settings import EPS_THETA, shaping
+    from ..training import _alike, adapt, hold_out
+    if options.preset in AS_IT_IS:
+        return adapt(given, images, settings, held_out)
+    trained = [name for name in shaping(EPS_THETA)
+               if getattr(settings, name) != getattr(given.settings, name)]
+    if trained:
+        raise SettingsError(f"setting {', '.join(trained)}: the U-Net was trained with "
+                            "another value; leave out --from")
+    # against the images that the U-Net saw, which tells another product
+    told = _alike(given, hold_out(images, settings, held_out)[1])
+    detector = Detector.fit(images, settings, held_out=held_out, device=options.device,
+                            calibrate=options.calibrate, unet=given.networks.unet)
+    detector.record |= {"training": given.record.get("training"),
+                        "held_out_distances": told}
+    return detector
 
 
 def asked_of(settings, images, held_out, calibrate: bool, source: str | None = None
@@ -97,9 +140,9 @@ def asked_of(settings, images, held_out, calibrate: bool, source: str | None = N
     """What tells one training from another: two alike end with the same detector.
     source: the hash of a detector whose networks serve.
     """
-    digest = lambda part: hashlib.sha256(part.numpy()).hexdigest()
+    from ..data.images import fingerprint
     return {"settings": settings.as_dict(), "calibrate": calibrate, "from": source,
-            "images": [None if part is None else digest(part)
+            "images": [None if part is None else fingerprint(part)
                        for part in (images, held_out)]}
 
 

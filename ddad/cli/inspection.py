@@ -30,7 +30,7 @@ def add_inspect(commands) -> None:
 
 
 def run_inspect(options: Namespace) -> None:
-    from ..data.images import read_images
+    from ..data.images import good_images
     from ..data.plausible import look
     from ..deploy.expectation import failing, remedies
     from ..runtime.devices import pick_device
@@ -42,7 +42,7 @@ def run_inspect(options: Namespace) -> None:
     gpu = pick_device(options.device).type != "cpu"
     settings = chosen(options, len(items), side, gpu)
     _say(settings, len(items), len(apart))
-    read = lambda some: read_images([item.path for item in some], settings.image_size)
+    read = lambda some: good_images([item.path for item in some], settings.image_size)
     images, held_out = read(items), read(apart) if apart else None
     detector = _learned(options, images, held_out, settings)
     _, good = split(hold_out(images, settings, held_out)[1], settings)

@@ -16,6 +16,7 @@ does it. A file is read right or it is refused with a `DataError`; it is never c
 cropped or skipped in silence.
 """
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ MAX_PIXELS, MAX_SIDE = 100_000_000, 65_536
 # pixels; images beyond are decoded one at a time, whatever the number of threads
 LARGE, ONE_LARGE = 8_000_000, Lock()
 ROUNDING = 1e-3                 # that resampling may pass -1 and 1 by
+HELD, TOGETHER = 2**29, 64      # bytes of good images held; files read at once
 
 
 def train_items(root: str | Path) -> list[Item]:
@@ -132,25 +134,89 @@ def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
     return images
 
 
-def as_images(images, size: int) -> Tensor:
+class ImageFiles:
+    """Images that are read anew wherever they are needed, in place of a tensor (N, 3,
+    size, size) that holds all of them: what is learned from these stays small.
+
+    Rows are chosen as a tensor's, by a slice, a mask or indices, and are files again;
+    `.to(device)` reads them. DataError for a file that cannot be read, or that is not
+    what it was at first.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], size: int,
+                 digests: list[bytes] | None = None):
+        """digests: of what the files held; by default each is read now."""
+        self.paths, self.shape = list(paths), (len(paths), 3, size, size)
+        self.digests = digests or [
+            _digest(x) for first in tqdm(range(0, len(paths), TOGETHER), "reading",
+                                         leave=False, delay=2)
+            for x in read_images(self.paths[first : first + TOGETHER], size)]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice | Tensor) -> "ImageFiles":
+        chosen = torch.arange(len(self))[rows].tolist()
+        paths, digests = ([of[n] for n in chosen] for of in (self.paths, self.digests))
+        return ImageFiles(paths, self.shape[-1], digests)
+
+    def split(self, n: int) -> list["ImageFiles"]:
+        return [self[first : first + n] for first in range(0, len(self), n)]
+
+    def to(self, device: str | torch.device) -> Tensor:
+        images = read_images(self.paths, self.shape[-1])
+        for path, x, digest in zip(self.paths, images, self.digests):
+            if _digest(x) != digest:
+                raise DataError(f"{path} is another image than a moment ago: leave the "
+                                "folder alone meanwhile, and start again.")
+        return images.to(device)
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.sha256(image.numpy().tobytes()).digest()
+
+
+def good_images(paths: Sequence[str | Path], size: int) -> Tensor | ImageFiles:
+    """Images to learn from, (N, 3, size, size): read and held, or, where that would
+    take more than HELD bytes, as `ImageFiles`. Raises DataError.
+    """
+    many = 12 * len(paths) * size**2 > HELD
+    return ImageFiles(paths, size) if many else read_images(paths, size)
+
+
+def fingerprint(images: Tensor | ImageFiles) -> str:
+    """SHA-256 of the levels of images (N, 3, H, W)."""
+    whole = hashlib.sha256()
+    for part in images.split(TOGETHER):
+        whole.update(part.to("cpu").contiguous().numpy())
+    return whole.hexdigest()
+
+
+def as_images(images, size: int) -> Tensor | ImageFiles:
     """Images as the method takes them: (N, 3, size, size) float32 in [-1, 1].
 
     images: such a tensor or array, also in another float type; or, one or a sequence
     of, paths, PIL images and arrays (H, W, 3) or (H, W) uint8, which are resized as
-    `read_image` does it. Raises ValueError for what is none of these, DataError for a
-    file. Warns where no level is below 0, as is so of images in [0, 1].
+    `read_image` does it; of many paths as `good_images` has them. Raises ValueError for
+    what is none of these, DataError for a file. Warns where no level is below 0, as is
+    so of images in [0, 1].
     """
+    if isinstance(images, (list, tuple)) and all(isinstance(x, (str, Path))
+                                                 for x in images):
+        images = good_images(images, size)
     if isinstance(images, np.ndarray) and images.dtype != np.uint8:
         images = torch.from_numpy(images)
-    if not isinstance(images, Tensor):
+    if not isinstance(images, (Tensor, ImageFiles)):
         single = isinstance(images, (str, Path, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim < 4)
         images = [_one(x, size) for x in ([images] if single else images)]
         images = torch.stack(images) if images else torch.empty(0, 3, size, size)
     wanted, given = f"(N, 3, {size}, {size})", tuple(images.shape)
-    if images.ndim != 4 or given[1:] != (3, size, size) or not given[0]:
+    if given[1:] != (3, size, size) or not given[0]:
         raise ValueError(f"images must be a tensor {wanted} in [-1, 1], not {given}: "
                          "resize them, or give paths or PIL images")
+    if isinstance(images, ImageFiles):
+        return images
     if not images.is_floating_point():
         raise ValueError(f"images are {images.dtype}, not float in [-1, 1]: bring "
                          "levels of 0 to 255 to it by x / 127.5 - 1")

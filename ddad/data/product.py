@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..runtime.errors import DataError
 from ..settings import Settings
 from ..training import hold_out
-from .images import held_out_items, read_images, read_item, test_items, train_items
+from .images import good_images, held_out_items, read_item, test_items, train_items
 from .layouts import Item
 from .regions import Region, read_regions
 
@@ -35,8 +35,10 @@ class TestSet:
 
 
 def load_train(root: str | Path, settings: Settings) -> Tensor:
-    """The good training images (N, 3, H, W) in [-1, 1]. Raises DataError."""
-    return read_images([item.path for item in train_items(root)], settings.image_size)
+    """The good training images (N, 3, H, W) in [-1, 1], many of them as `ImageFiles`.
+    Raises DataError.
+    """
+    return good_images([item.path for item in train_items(root)], settings.image_size)
 
 
 def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
@@ -44,7 +46,7 @@ def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
     does not exist. Raises DataError.
     """
     paths = [item.path for item in held_out_items(root)]
-    return read_images(paths, settings.image_size) if paths else None
+    return good_images(paths, settings.image_size) if paths else None
 
 
 def load_good(root: str | Path, settings: Settings) -> tuple[Tensor, Tensor]:

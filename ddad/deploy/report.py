@@ -23,7 +23,8 @@ from .overlays import MAGENTA, outline
 SIDE, SHOWN = 112, 24           # pixels of a thumbnail, and how many of a kind
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --mark: #b3005e; --soft: #8882; }
+:root { color-scheme: light dark; --line: #8884; --mark: #b3005e; --soft: #8882;
+        background: Canvas; color: CanvasText; }
 @media (prefers-color-scheme: dark) { :root { --mark: #ff7ab8; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem;
        padding: 1rem; overflow-wrap: anywhere; }

@@ -81,6 +81,20 @@ def pro_200(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     return float(auc(false[kept] / false[kept].max(), true[kept]))
 
 
+def found_by(A: np.ndarray, masks: np.ndarray, labels: np.ndarray,
+             overlap: tuple | None = None) -> np.ndarray:
+    """Of each defective image (2, D): the share of good images whose score it exceeds,
+    and its regions' part of PRO. The means are I-AUROC and, with a region each, PRO.
+    overlap: of `defect_pixels`, overlap and image, which no map changes.
+    """
+    score = A.max((1, 2))
+    good, bad = np.sort(score[~labels]), score[labels]
+    below = (np.searchsorted(good, bad) + np.searchsorted(good, bad, "right")) / 2
+    pixels = overlap and (A[masks], *overlap)
+    overlap, regions = PixelRanking(A, masks, pixels).overlap_by_image()
+    return np.stack([below / len(good), overlap[labels] / regions[labels].clip(1)])
+
+
 def f1_max(scores: np.ndarray, labels: np.ndarray) -> float:
     """Largest F1 over all thresholds, in (0, 1], of any 1-d scores and 0/1 labels.
 

@@ -10,6 +10,7 @@ of 128 pixels and 209 MB for 335 of 256 (F = 152). A search takes as much again.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from ..settings import Settings
 
 # The search's block of distances: 8 MB, which a processor's cache holds in part.
 QUERIES, BANK = 512, 4096
+PART = 64                           # images whose patches are held at once
 REACH = 2                           # cells a neighbour in place may lie away
 SHARE, NEAREST = 0.1, 9             # PatchCore: of the patches kept; b of its score
 DIMENSIONS, RIDGE = 100, 0.01       # PaDiM: of the F numbers; added to the covariance
@@ -37,6 +39,32 @@ def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
             features = part.new_empty(len(images), *part.shape[1:])
         features[batch] = part
     return features
+
+
+def drawn_patches(phi, images: Tensor, settings: Settings, most: int, seed: int
+                  ) -> Tensor:
+    """At most so many of all patches of images (N, 3, H, W), drawn with the seed: the
+    rows (n, F) of `patch_features` that a permutation of them puts first.
+    """
+    order = drawn = None
+    for nth, f in enumerate(patch_parts(phi, images, settings)):
+        f = rows(f)
+        if drawn is None:               # the first is the largest, its images as many
+            each = len(f) // min(PART, len(images))
+            order = torch.randperm(len(images) * each,
+                                   generator=torch.Generator().manual_seed(seed))[:most]
+            order = order.to(f.device)
+            drawn = f.new_empty(len(order), f.shape[1])
+        own = order - nth * PART * each
+        here = (own >= 0) & (own < len(f))
+        drawn[here] = f[own[here]]
+    return drawn
+
+
+def patch_parts(phi, images: Tensor, settings: Settings) -> Iterator[Tensor]:
+    """`patch_features` of PART images at a time."""
+    for part in images.split(PART):
+        yield patch_features(phi, part, settings)
 
 
 def stacked(stages: list[Tensor], J: tuple[int, ...]) -> Tensor:

@@ -82,18 +82,27 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
 
 
 class Within(Calibration):
-    """A calibration within what a variant leaves: its step rule, lambda and blur."""
+    """A calibration within what a variant leaves: its step rule, lambda and blur. like:
+    that of another variant with the same latents, noise and path, whose trial and
+    reconstructions serve here too.
+    """
 
-    def __init__(self, detector: Detector, good: Tensor, variant: Variant):
-        super().__init__([(detector, good)])
+    def __init__(self, detector: Detector, good: Tensor, variant: Variant,
+                 like: Calibration | None = None):
         self.variant = variant
+        if like is None:
+            super().__init__([(detector, good)])
+        else:
+            self.detectors = [detector]
+            self.trials, self.before = like.trials, like.before
 
-    def best(self, paths: list[dict], weighings: list[dict]) -> tuple[dict, list]:
+    def best(self, paths: list[dict], weighings: list[dict], *shared
+             ) -> tuple[dict, list]:
         rule, left = self.settings.step_rule, self.variant
         return super().best(
             [path for path in paths if path["step_rule"] == rule],
             [one for one in weighings
-             if one["lam"] in left.lam and one["latent_blur"] in left.blur])
+             if one["lam"] in left.lam and one["latent_blur"] in left.blur], *shared)
 
 
 class OneSeed:
@@ -105,6 +114,7 @@ class OneSeed:
         self.root, self.settings, self.out = root, settings, out
         self.vae, self.device = vae, device
         self.trained: dict[str, Detector] = {}
+        self.calibrations: dict[tuple, Within] = {}
 
     @cached_property
     def images(self) -> tuple[Tensor, Tensor | None]:
@@ -161,8 +171,10 @@ class OneSeed:
         networks = Networks(shared.vae, shared.unet, phi, base.device, s.precision)
         detector = variant.path(s, networks, base.projection.s)
         detector.set_banks(train, good)
-        calibration = Within(detector, good, variant)
+        same = variant.space, variant.path, s.noise, s.by_patch
+        calibration = Within(detector, good, variant, self.calibrations.get(same))
         chosen, _ = calibration.path()
+        self.calibrations.setdefault(same, calibration)
         detector.settings = s.change(**chosen)
         stages.done("calibrate path")
         z0 = encode_all(base.projection, shared, train)
@@ -173,7 +185,7 @@ class OneSeed:
         detector.settings = detector.settings.change(**chosen)
         row = next(row for row in table if chosen.items() <= row.items())
         stages.done("calibrate map")
-        detector.set_ranges(good)
+        detector.set_ranges(good, keep=False)
         detector.set_held_out_scores(for_threshold)
         stages.done("banks, ranges, threshold")
         seconds = base.record["seconds"] | stages.seconds

@@ -23,12 +23,12 @@ from ..runtime.manifest import versions
 from ..settings import FAST, Settings
 from ..synthetic.products import PRODUCTS, make
 from ..synthetic.weights import WEIGHTS
-from .overheads import memory, metric, scaling, start_up
+from .overheads import memory, metric, scaling, start_up, together
 from .speed import calls, detection, layouts, training
 from .timing import SCALES
 
 SECTIONS = dict(detection=detection, layouts=layouts, training=training, metric=metric,
-                scaling=scaling, memory=memory, start_up=start_up)
+                scaling=scaling, memory=memory, together=together, start_up=start_up)
 
 
 def bench(out: Path, device: str = "auto", scale: str = "laptop",

@@ -4,7 +4,9 @@ and large images, memory, and the start of a process.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,12 @@ from ..training import train_noise_predictor
 from .memory import reckon
 from .timing import board, networks, seconds, untrained
 
+PROCESSES = 2
+TOLD = {"as it comes": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+        "one thread each": {"OMP_NUM_THREADS": "1"},
+        "one thread each, passive": {"OMP_NUM_THREADS": "1",
+                                     "OMP_WAIT_POLICY": "PASSIVE"}}
+
 
 def metric(drawn: Path, device: str, scale: str) -> dict:
     """PRO of 100 maps of 256 x 256, and the neighbours of 1000 images."""
@@ -37,13 +45,13 @@ def metric(drawn: Path, device: str, scale: str) -> dict:
     pixels = maps.ravel()
     exact, by_thresholds, sort, argsort = seconds(
         partial(metrics.pro, maps, masks), partial(official.pro, maps, masks),
-        partial(np.sort, pixels), partial(np.argsort, pixels), repeats=3)
+        partial(np.sort, pixels), partial(np.argsort, pixels), repeats=1)
     images = load_train(board(drawn), preset("clean"))
     detector = untrained(scale, images, device)
     y = torch.randn(1000, detector.memory_bank.y.shape[1], device=detector.device)
     near, whole = seconds(
         lambda: [mean_distance(part, y[:200], 20) for part in y.split(16)],
-        lambda: detector.predict(images[:16]), repeats=3)
+        lambda: detector.predict(images[:16]), repeats=1)
     return {"pro_seconds": exact, "pro200_over_exact": by_thresholds / exact,
             "pro_over_sort": exact / sort, "pro_over_argsort": exact / argsort,
             "neighbours": {"images": 1000, "bank": 200, "features": y.shape[1],
@@ -71,7 +79,7 @@ def scaling(drawn: Path, device: str, scale: str) -> dict:
     """Time an image and peak memory of `ddad detect`, overlays and maps written, by
     number of images and by their size.
     """
-    counts = {128: (1, 10, 100, 1000), 256: (16,), 384: (16,), 512: (16,)}
+    counts = {128: (1, 10, 100, 300), 256: (16,), 384: (8,), 512: (8,)}
     rows, names = [], sorted((board(drawn) / "train" / "good").iterdir())
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -95,7 +103,7 @@ def _save_detector(model: Path, vae_folder: Path, drawn: Path, device: str,
     """An untrained detector for images of size x size, small networks, saved."""
     settings, vae, unet, phi = networks("laptop", image_size=size)
     vae.save_pretrained(vae_folder)
-    good = load_train(board(drawn), settings)[:48]
+    good = load_train(board(drawn), settings)[: settings.neighbours + 4]
     detector = Detector.fit(good, settings.change(vae=str(vae_folder)),
                             held_out=good[:4], device=device, unet=unet, phi=phi)
     detector.save_pretrained(model)
@@ -158,6 +166,28 @@ def _measured(drawn: Path, where: torch.device, reckoned: dict) -> dict:
         total = reckoned[name]["fixed"] + 16 * reckoned[name]["an_image"]
         rows[name] = {"reckoned": total, "measured": peak_memory(where) - before}
     return rows
+
+
+def together(drawn: Path, device: str, scale: str) -> dict:
+    """A step's time where two processes train at once on the CPU, by what they are told
+    of threads.
+    """
+    code = "from ddad.reproduction.overheads import a_step; print(a_step())"
+    rows, command = {}, [sys.executable, "-c", code]
+    for name, told in TOLD.items():
+        known = {key: value for key, value in os.environ.items()
+                 if not key.startswith("OMP_")}
+        both = [subprocess.Popen(command, env=known | told, text=True,
+                                 stdout=subprocess.PIPE) for _ in range(PROCESSES)]
+        rows[name] = statistics.mean(float(one.communicate()[0]) for one in both)
+    return {"processes": PROCESSES, "cores": os.cpu_count(), "rows": rows}
+
+
+def a_step() -> float:
+    """The median time of a step of the small U-Net's training, seconds."""
+    _, _, unet, _ = networks("laptop", image_size=128)
+    z, t = torch.randn(16, 4, 16, 16), torch.full((16,), 40)
+    return seconds(lambda: unet(z, t).sample.square().mean().backward(), repeats=20)[0]
 
 
 def start_up(drawn: Path, device: str, scale: str) -> dict:

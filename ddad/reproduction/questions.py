@@ -98,7 +98,7 @@ def varied(detector: Detector, change: dict, held_out: Tensor) -> Detector:
         y = detector.memory_bank.y
         variant.memory_bank = MemoryBank.fit(y, s.neighbours, s.self_neighbour)
     for_ranges, for_threshold = split(held_out, variant.settings)
-    variant.set_ranges(for_ranges)
+    variant.set_ranges(for_ranges, keep=False)
     variant.set_held_out_scores(for_threshold)
     return variant
 

@@ -31,8 +31,9 @@ rule run:
     output: f"{OUT}/{{category}}/{{preset}}-{{seed}}/run.json"
     threads: int(config.get("threads", 1))
     shell:
-        "OMP_NUM_THREADS={threads} {COMMAND} --categories {wildcards.category} "
-        "--presets {wildcards.preset} --seeds {wildcards.seed} --single {OPTIONS}"
+        "OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE {COMMAND} --categories "
+        "{wildcards.category} --presets {wildcards.preset} --seeds {wildcards.seed} "
+        "--single {OPTIONS}"
 
 
 # every run is there: this only makes the receipt and the tables

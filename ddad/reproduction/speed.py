@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..calibration import sweep
-from ..data.product import load_good, load_test, load_train
+from ..data.product import TestSet, load_good, load_test, load_train
 from ..detector import Detector
 from ..evaluation import official
 from ..evaluation.scoring import summary
@@ -24,16 +25,20 @@ from ..runtime.graphs import cuda_graph
 from ..settings import FAST, preset
 from ..synthetic.defects import Trial
 from ..training import train_noise_predictor
-from .timing import bare, board, networks, seconds, untrained
+from .timing import bare, board, by_threads, networks, seconds, untrained
 
 # U-Net calls of a detection: fewer steps, or fewer calls in ten steps
 PATHS = [{"ddim_steps": steps, "call_every": 1} for steps in (10, 5, 3)]
 PATHS += [{"ddim_steps": 10, "call_every": every} for every in (2, 3, 4, 5)]
 
 
+MOST = 75               # test images of a curve: each n-th of a larger set
+
+
 def detection(drawn: Path, device: str, scale: str) -> dict:
     """Detection over its network calls timed bare, and the official evaluation over
-    detection, in each precision and path; on a GPU also with compiled networks.
+    detection, in each precision and path, all in turns; on a GPU also with compiled
+    networks. An image alone, by threads.
     """
     images = load_train(board(drawn), preset("clean"))
     x0, rows = images[:16], {}
@@ -42,14 +47,19 @@ def detection(drawn: Path, device: str, scale: str) -> dict:
              "fast, bfloat16": FAST | {"precision": "bfloat16"}}
     if on_cuda:
         paths["fast, bfloat16, compiled"] = paths["fast, bfloat16"]
-    for name, changes in tqdm(paths.items(), "detection", leave=False):
-        ours = untrained(scale, images, device, **changes)
+    base, runs = untrained(scale, images, device), {}
+    for name, changes in paths.items():
+        ours = base.under(base.settings.change(**changes))
         if name.endswith("compiled"):
+            ours = untrained(scale, images, device, **changes)
             ours.compile()
-        whole, alone, transcribed = seconds(
-            partial(ours.predict, x0), bare(ours, x0), theirs, repeats=3)
-        rows[name] = {"seconds": whole / len(x0), "over_networks": whole / alone,
-                      "official_over_ours": transcribed / whole}
+        runs[name] = partial(ours.predict, x0), bare(ours, x0)
+        rows[name] = {"alone": by_threads(partial(ours.predict, x0[:1]))}
+    transcribed, *taken = seconds(theirs, *chain(*runs.values()), repeats=2)
+    for name, whole, networks_alone in zip(rows, taken[::2], taken[1::2]):
+        rows[name] |= {"seconds": whole / len(x0),
+                       "over_networks": whole / networks_alone,
+                       "official_over_ours": transcribed / whole}
     return {"images": len(x0), "size": images.shape[-1], "rows": rows}
 
 
@@ -157,7 +167,7 @@ def training(drawn: Path, device: str, scale: str) -> dict:
         latents = frozen()
         first, longer, encoding, with_gradient = seconds(
             partial(train, 1, precision), partial(train, 1 + more, precision), frozen,
-            partial(through_encoder, precision), repeats=3)
+            partial(through_encoder, precision), repeats=1)
         step = (longer - first) / more
         rows[precision] = {"images_a_second": batch / step,
                            "every_epoch_over_once": (step + encoding) / step,
@@ -181,8 +191,12 @@ def calls(detector: Detector, data: Path) -> dict:
     """Time and metrics of a test set by steps, U-Net calls and precision; and what a
     choice may rest on, the metrics of held-out good images as they are and with
     synthetic defects. The ranges are made anew on the held-out good images each time.
+    Of a large test set each n-th image, MOST at most; one of them alone, by threads.
     """
     settings, test = detector.settings, load_test(data, detector.settings)
+    every = -(-len(test.images) // MOST)
+    test = TestSet(*(part[::every] for part in (
+        test.images, test.masks, test.labels, test.kinds, test.paths)))
     held_out = load_good(data, settings)[1][: settings.calibration_images]
     trial = Trial.of(held_out, settings.seed)
     chosen = [(settings.precision, PATHS)]
@@ -202,8 +216,9 @@ def calls(detector: Detector, data: Path) -> dict:
             steps = path["ddim_steps"]
             rows.append(
                 {"precision": precision, "steps": steps,
-                 "calls": len(range(0, steps, path["call_every"])), "seconds": spent}
+                 "calls": len(range(0, steps, path["call_every"])), "seconds": spent,
+                 "alone": by_threads(partial(one.predict, test.images[:1]))}
                 | summary(found.score, found.map, test)
                 | {"held_out": {name: held[name] for name in ("i_auroc", "pro")}})
-    return {"images": len(test.images), "held_out": len(held_out),
+    return {"images": len(test.images), "every": every, "held_out": len(held_out),
             "settings": settings.as_dict(), "rows": rows}

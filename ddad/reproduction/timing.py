@@ -3,6 +3,7 @@ networks at two scales.
 """
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ..runtime.adapter import AT_ONCE, mixed
 from ..settings import Settings, preset
 from ..synthetic.products import make
 
-SCALES = ("laptop", "paper")
+SCALES, THREADS = ("laptop", "paper"), (1, 2, 4)
 RESNET_34 = dict(depths=[3, 4, 6, 3], hidden_sizes=[64, 128, 256, 512],
                  layer_type="basic", embedding_size=64)
 
@@ -38,6 +39,21 @@ def seconds(*runs: Callable[[], object], repeats: int = 5) -> list[float]:
             wait()
             times.append(time.perf_counter() - started)
     return [statistics.median(times[1:]) for times in taken]
+
+
+def by_threads(run: Callable[[], object]) -> dict[str, float]:
+    """The median time of a run by the number of threads, as many as there are cores at
+    most.
+    """
+    before, taken = torch.get_num_threads(), {}
+    try:
+        for threads in THREADS:
+            if threads <= (os.cpu_count() or 1):
+                torch.set_num_threads(threads)
+                taken[str(threads)] = seconds(run, repeats=3)[0]
+    finally:
+        torch.set_num_threads(before)
+    return taken
 
 
 def board(images: Path) -> Path:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import BLUR, LAMBDA
-from ..detector import Detector, Observed, Response
+from ..detector import Detector, Observed
 from ..latent_projection import draws_of
 from ..networks.autoencoders import PixelSpace
 from ..settings import Settings
@@ -53,17 +53,24 @@ class NoiseAveraged(Detector):
         z0 = seen.z0.repeat(1, DRAWS, 1, 1)
         return replace(seen, z0=z0, eps=torch.cat(eps, 1))
 
-    def respond(self, seen: Observed, size: int) -> Response:
-        """As `Detector.respond`, z0_hat of all draws; the latent map's mean over their
-        channels is that over the draws.
+    def reconstruct(self, seen: Observed, T: Tensor) -> Tensor:
+        """z0_hat of all draws, side by side."""
+        return torch.cat([super(NoiseAveraged, self).reconstruct(one, T)
+                          for one in draws_apart(seen)], 1)
+
+    def compare(self, seen: Observed, z0_hat: Tensor, size: int) -> tuple:
+        """As `Detector.compare`, the means over the draws. The latent map's mean over
+        all their channels is that of the draws.
         """
-        draws = zip(seen.z0.chunk(DRAWS, 1), seen.eps.chunk(DRAWS, 1))
-        made = [super(NoiseAveraged, self).respond(replace(seen, z0=z0, eps=eps), size)
-                for z0, eps in draws]
-        mean = {name: torch.stack([getattr(one, name) for one in made]).mean(0)
-                for name in ("A_l", "A_f", "x0_hat")}
-        return made[0]._replace(z0_hat=torch.cat([one.z0_hat for one in made], 1),
-                                **mean)
+        pairs = zip(draws_apart(seen), z0_hat.chunk(DRAWS, 1))
+        made = [super(NoiseAveraged, self).compare(one, z, size) for one, z in pairs]
+        return tuple(torch.stack(parts).mean(0) for parts in zip(*made))
+
+
+def draws_apart(seen: Observed) -> list[Observed]:
+    """The draws of `NoiseAveraged`, as observed with one draw each."""
+    both = zip(seen.z0.chunk(DRAWS, 1), seen.eps.chunk(DRAWS, 1))
+    return [replace(seen, z0=z0, eps=eps) for z0, eps in both]
 
 
 class ScaledPixels(PixelSpace):
@@ -72,7 +79,7 @@ class ScaledPixels(PixelSpace):
     """
 
     def __init__(self, good: Tensor):
-        self.config = SimpleNamespace(scaling_factor=1 / good.std().item())
+        self.config = SimpleNamespace(scaling_factor=1 / good.to("cpu").std().item())
 
 
 def wide_enough(settings: Settings) -> Settings:

@@ -30,9 +30,12 @@ def encode_all(projection, networks, images: Tensor, keep: Path | None = None,
     network = weights_hash(networks.vae) if keep else None
     made_by = f"{network} {projection.s} {networks.precision} {batch}".encode()
     parts = []
-    for x0 in tqdm(images.split(KEPT), "encode", leave=False, delay=2):
-        name = hashlib.sha256(made_by + x0.contiguous().numpy().tobytes()).hexdigest()
-        path = keep / f"{name}.safetensors" if network else None
+    for some in tqdm(images.split(KEPT), "encode", leave=False, delay=2):
+        x0 = some.to("cpu")
+        made_from = hashlib.sha256(made_by)
+        made_from.update(x0.contiguous().numpy())
+        name = f"{made_from.hexdigest()}.safetensors"
+        path = keep / name if network else None
         if path and path.exists():
             parts.append(load_file(path))
             continue

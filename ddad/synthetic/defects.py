@@ -55,7 +55,7 @@ class Trial:
         """
         if not len(good):
             raise ValueError("a trial needs good images, there are none")
-        good = good.cpu().float()
+        good = good.to("cpu").float()
         levels = ((good + 1) / 2).permute(0, 2, 3, 1).numpy()
         plan = design(len(good) * copies, seed)
         images, masks, kinds = list(good), [np.zeros(levels.shape[1:3], bool)], []
@@ -73,6 +73,15 @@ class Trial:
         return cls(torch.stack(images), masks, ["good"] * len(good) + kinds,
                    masks.mean((1, 2)),
                    np.concatenate([np.zeros(len(good)), plan[2]]))
+
+
+def groups_of(trial: Trial) -> np.ndarray:
+    """(G, D) bool: all defects, each kind, each third of the sizes."""
+    bad = np.array(trial.kind) != "good"
+    kind, area = np.array(trial.kind)[bad], trial.area[bad]
+    third = np.searchsorted(np.quantile(area, [1 / 3, 2 / 3]), area)
+    return np.stack([np.ones(len(kind), bool), *(kind == one for one in KINDS),
+                     *(third == n for n in range(3))])
 
 
 def design(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """The first page: film and diagram are those of the code, the plan is an hour."""
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import data_flow
@@ -8,8 +9,10 @@ import make_live
 import nbformat
 import numpy as np
 import pytest
+import torch
 from test_chapters import found
 
+from ddad.anomaly_map import Ranges
 from ddad.deploy.overlays import pixels
 from ddad.detector import Detector
 from ddad.synthetic.products import image_seed
@@ -23,6 +26,11 @@ PLAN = re.findall(r"^- \*\*(\d+) minutes:\*\* (.*(?:\n  .*)*)", INTRO, re.M)
 @pytest.fixture(scope="module")
 def detector():
     return Detector.from_pretrained(WEIGHTS / make_live.PRODUCT, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def live():
+    return make_live.shipped()
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +100,12 @@ def test_the_sections_of_the_plan_are_there(part):
     assert [name for name in named if f"## {name}" not in text] == []
 
 
-def put_back(detector, **changes) -> float:
-    """Of a missing connector, the share that a repainting of the live page's first
-    board puts back: 0 for bare board, 1 for all of it.
+def put_back(detector, index, **changes) -> float:
+    """Of a missing connector, the share that a repainting of a board puts back: 0 for
+    bare board, 1 for all of it.
     """
     good, bare, owner, parts = make_live.with_and_without(
-        image_seed(make_live.PRODUCT, "test_good", front_door.INDEX))
+        image_seed(make_live.PRODUCT, "test_good", index))
     place = owner == 1 + [part["name"] for part in parts].index("connector")
     x0 = make_live.as_x0(np.where(place[..., None], bare, good))
     if changes:
@@ -110,8 +118,21 @@ def put_back(detector, **changes) -> float:
     return (made * missing).sum() / (missing ** 2).sum()
 
 
-def test_the_live_page_shows_a_ghost_and_then_the_part(detector):
-    """As its second thing to try says."""
-    decoded, ghost = put_back(detector), put_back(detector, T_max=10)
-    back = put_back(detector, T_max=160, guidance=0.0)
+@pytest.mark.parametrize("index", (1, 2, 3, 4))
+def test_the_live_page_shows_a_ghost_and_then_the_part(live, index):
+    """As its second thing to try says, on the boards that its gallery can hold."""
+    decoded, ghost = put_back(live, index), put_back(live, index, T_max=10)
+    back = put_back(live, index, T_max=160)
     assert abs(decoded) < 0.05 < 0.1 < ghost < 0.2 and back > 0.5
+
+
+def test_the_live_page_is_told_each_rule_by_what_differs(live):
+    other = live.under(live.settings.change(step_rule="image", guidance=4.0))
+    other.ranges, other.held_out_scores = Ranges((0, 1), (0, 2)), torch.ones(20)
+    own, paper = make_live.told({"region": live, "image": other})
+    assert own == {"changes": {}, "ranges": asdict(live.ranges),
+                   "threshold": live.threshold}
+    assert paper["changes"] == {"step_rule": "image", "guidance": 4.0}
+    assert paper["ranges"] == {"latent": (0, 1), "feature": (0, 2),
+                               "patch": live.ranges.patch}
+    assert paper["threshold"] == 1.0

@@ -7,6 +7,7 @@ from cli_words import SET, lines_of
 from conftest import bad_images, save_image
 from PIL import Image
 
+from ddad import calibration
 from ddad.cli import main
 from ddad.data.images import read_images
 from ddad.data.layouts import list_images
@@ -72,6 +73,64 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
     assert load(out).settings.false_alarms == 0.5
     assert not (out / "results.json").exists()      # of the detector that is gone
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("preset", ("regional", "one-call"))
+def test_another_preset_with_the_same_unet_is_what_its_own_training_gives(
+        model, product, images, tmp_path, monkeypatch, preset):
+    train, own = ["train", str(product)], ["--preset", preset, "--set", "patch_bank=40"]
+    same = [one for one in SET[1:]
+            if preset == "regional" or not one.startswith("tune_epochs")]
+    assert main([*train, str(tmp_path / "trained"), *CPU, *own, *same]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("ddad.training.train_noise_predictor",
+                      lambda *a, **k: pytest.fail("the U-Net was trained again"))
+        taken = ["--from", str(model), *own]
+        assert main([*train, str(tmp_path / "taken"), *CPU, *taken]) == 0
+    one, other = (load(tmp_path / name) for name in ("trained", "taken"))
+    assert one.settings == other.settings and one.settings.preset == preset
+    assert one.record["training"] == other.record["training"]
+    assert one.threshold == other.threshold
+    assert (one.predict(images).map == other.predict(images).map).all()
+    assert other.record["asked"]["from"]
+
+
+def test_constants_chosen_for_one_preset_are_not_those_of_the_next(
+        model, like_model, product, tmp_path, monkeypatch):
+    given = like_model(tmp_path / "given", "T_max=30", "lam=0.5", "sigma=3")
+    monkeypatch.setattr(calibration, "T_MAX", (40,))
+    monkeypatch.setattr(calibration, "FEWEST", 2)
+    args = ["train", str(product), str(tmp_path / "m"), *CPU, "--from", str(given),
+            "--preset", "regional", "--set", "patch_bank=40"]
+    assert main(args) == 0
+    s = load(tmp_path / "m").settings
+    assert (s.step_rule, s.T_max, s.lam, s.guidance) == ("region", 80, 0.85, 0)
+    assert s.sigma == 3                     # no choice of a calibration: as it was
+    assert main([*args, "--calibrate", "--overwrite"]) == 0
+    calibrated = load(tmp_path / "m")
+    assert calibrated.settings.T_max == 40 and calibrated.record["calibration"]
+
+
+def test_what_a_preset_has_of_its_own_does_not_stay_with_the_next(
+        regional, product, tmp_path):
+    given, out = tmp_path / "given", tmp_path / "m"
+    own = regional.settings.change(preset="regional", threshold_share=0.5)
+    regional.under(own).save_pretrained(given)
+    assert main(["train", str(product), str(out), *CPU, "--from", str(given),
+                 "--preset", "clean"]) == 0
+    s = load(out).settings
+    assert (s.preset, s.step_rule, s.threshold_share, s.T_max, s.guidance) == (
+        "clean", "image", 0, 80, 4)
+
+
+def test_from_refuses_what_needs_a_training(model, product, tmp_path, refused):
+    start = ["train", product, tmp_path / "m", *CPU, "--from", model]
+    assert "no U-Net of the preset paper" in refused(*start, "--preset", "paper")
+    assert "needs --preset" in refused(*start, "--calibrate")
+    assert "needs --preset" in refused(*start, "--preset", "fast", "--calibrate")
+    said = refused(*start, "--preset", "regional", "--set", "unet_channels=[64]")
+    assert "setting unet_channels: the U-Net was trained with another value" in said
+    assert not (tmp_path / "m").exists()
 
 
 def test_an_autoencoder_of_ones_own_file(product, tmp_path, refused):

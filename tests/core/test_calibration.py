@@ -331,7 +331,7 @@ def test_one_choice_for_all_products(fitted, monkeypatch):
     given = []
     monkeypatch.setattr(calibration, "DEFECTS", 8)
 
-    def sweep(detector, images, masks, paths, weighings):
+    def sweep(detector, images, masks, paths, weighings, shared):
         product, D = len(given) % 2, int(masks.any((1, 2)).sum())
         given.append((paths, weighings))
         # T_max 160 is a little worse on the first product, far better on the other

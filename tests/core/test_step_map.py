@@ -104,13 +104,14 @@ def test_the_core_set_is_capped_and_of_training_patches(monkeypatch):
     drawn, real = [], step_map.core_set
     monkeypatch.setattr(step_map, "core_set", lambda bank, *given: (
         drawn.append(len(bank)) or real(bank, *given)))
-    bank = PatchBank.fit(train, good, 10, 0)
+    few = lambda seed=0: PatchBank.fit(train.flatten(0, 2)[:80], [good], 10, seed)
+    bank = few()
     kept = {tuple(row) for row in bank.f.tolist()}
     assert len(bank.f) == len(kept) == 10 and kept < rows
-    assert drawn == [80]                    # of 200: eight times as many as are kept
-    whole = PatchBank.fit(train, good, 5000, 0)
+    assert drawn == [80]
+    whole = PatchBank.fit(train.flatten(0, 2), [good], 5000, 0)
     assert {tuple(row) for row in whole.f.tolist()} == rows and len(whole.f) == 200
-    again, other = (PatchBank.fit(train, good, 10, seed) for seed in (0, 1))
+    again, other = few(), few(1)
     assert torch.equal(again.f, bank.f) and not torch.equal(other.f, bank.f)
     # it covers the patches: nearer to them than ten at random
     far = lambda f: nearest(train.flatten(0, 2), f).max()
@@ -119,12 +120,13 @@ def test_the_core_set_is_capped_and_of_training_patches(monkeypatch):
 
 def test_the_range_is_that_of_held_out_patches():
     train, good = patches(8, 5, 5, 12), patches(4, 5, 5, 12, seed=1)
-    bank = PatchBank.fit(train, good, 50, 0)
+    rows = train.flatten(0, 2)
+    bank = PatchBank.fit(rows, good.split(3), 50, 0)
     d = sorted(nearest(good, bank.f).flatten().tolist())
     low, high = bank.low_high.tolist()
     assert low == pytest.approx(d[4], rel=1e-5)         # 0.05 of 99
     assert high == pytest.approx(d[-1], rel=1e-5)
-    other = PatchBank.fit(train, good + 1, 50, 0)
+    other = PatchBank.fit(rows, [good + 1], 50, 0)
     assert torch.equal(other.f, bank.f) and (other.low_high > bank.low_high).all()
 
 

@@ -29,6 +29,7 @@ from ddad.reproduction.variants import (
     ScaledPixels,
     wide_enough,
 )
+from ddad.runtime.adapter import Networks
 from ddad.runtime.errors import SettingsError
 from ddad.runtime.manifest import STATE, UNET
 
@@ -113,7 +114,7 @@ def test_the_book_tells_what_each_variant_chose_and_took(out):
 def test_each_variant_chooses_within_what_it_leaves(root, tmp_path, runs, monkeypatch):
     tried, sweep = [], calibration.sweep
     monkeypatch.setattr(calibration, "sweep", lambda *given: (
-        tried.append(given[3:]) or sweep(*given)))
+        tried.append(given[3:5]) or sweep(*given)))
     one = ablation.OneSeed(root, SETTINGS, tmp_path, NETWORK["vae"], "cpu")
     one.settings = one.settings.change(tune_epochs=0)
     for name in (FULL, STATIC, LATENT_MAP, FEATURE_MAP):
@@ -201,6 +202,31 @@ def as_path(path, detector, **changes):
                  detector.projection.s)
     other.memory_bank, other.ranges = detector.memory_bank, detector.ranges
     return other
+
+
+def test_variants_of_the_same_path_share_its_reconstructions(root, tmp_path,
+                                                             monkeypatch):
+    """Before their features are tuned they are one detector."""
+    def choose(names):
+        one = ablation.OneSeed(root, SETTINGS.change(tune_epochs=0), tmp_path,
+                               NETWORK["vae"], "cpu")
+        rows = []
+        for name in names:
+            calls.clear()
+            record = one.variant(VARIANTS[name]).record["calibration"]
+            rows.append((record, sum(calls)))
+        return rows
+
+    calls, real = [], Networks.eps_theta
+    monkeypatch.setattr(Networks, "eps_theta", lambda self, z, t: (
+        calls.append(len(z)) or real(self, z, t)))
+    choose([FULL])                                  # trains
+    (full, made), (latent, again), (noise, others) = choose(
+        [FULL, LATENT_MAP, NOISE])
+    (alone, own), = choose([LATENT_MAP])
+    # held-out images are predicted twice in the end, for ranges and threshold
+    assert latent == alone and 0 < again < own / 2 < made
+    assert others > own / 2
 
 
 def test_averaged_noise_has_the_mean_maps_of_its_draws(fitted, images):

@@ -7,7 +7,7 @@ from conftest import good_images, tiny, tiny_vae
 
 from ddad.cli import main
 from ddad.detector import Detector
-from ddad.reproduction import benchmark, speed, timing
+from ddad.reproduction import benchmark, overheads, speed, timing
 from ddad.settings import FAST
 
 
@@ -69,6 +69,32 @@ def test_sections_are_kept_and_headlines_made(tmp_path, monkeypatch):
     assert bench("--only", "speed") == 2 and bench("--scale", "huge") == 2
 
 
+def test_processes_are_told_of_threads_and_timed_together(monkeypatch, tmp_path):
+    """What each is told, and the mean over both."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    started = []
+
+    class Process:
+        def __init__(self, command, *, env, **how):
+            started.append({key: value for key, value in env.items()
+                            if key.startswith("OMP_")})
+
+        def communicate(self):
+            return f"{len(started) / 10}\n", None
+
+    monkeypatch.setattr(overheads.subprocess, "Popen", Process)
+    found = overheads.together(tmp_path, "cpu", "laptop")
+    assert started == [told for told in overheads.TOLD.values() for _ in range(2)]
+    assert started[0] == {} and found["processes"] == 2
+    assert [*found["rows"].values()] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_step_takes_time(monkeypatch):
+    once = lambda *runs, repeats: timing.seconds(*runs, repeats=1)
+    monkeypatch.setattr(overheads, "seconds", once)
+    assert overheads.a_step() > 0
+
+
 def test_detection_is_timed_in_every_precision_and_path(tmp_path, monkeypatch):
     """With networks as small as the tests' own, and one round each."""
     small = Detector.fit(good_images(8), tiny(tune_epochs=0), device="cpu",
@@ -86,14 +112,15 @@ def test_detection_is_timed_in_every_precision_and_path(tmp_path, monkeypatch):
     paths = ["float32", "bfloat16", "fast", "fast, bfloat16"]
     assert [*found["rows"]] == paths and (found["images"], found["size"]) == (8, 64)
     for row in found["rows"].values():
-        assert min(row.values()) > 0
+        alone = row.pop("alone")
+        assert "1" in alone and min(row.values()) > 0 and min(alone.values()) > 0
     figures = benchmark.headline({"detection": found | {"made": {"gpu": None}}})
     over_networks = found["rows"]["float32"]["over_networks"]
     assert figures["detect_over_networks"] == over_networks
     assert figures["official_over_ours_cpu"] > 0
 
 
-def test_calls_reports_each_path(fitted, product):
+def test_calls_reports_each_path(fitted, product, monkeypatch):
     found = speed.calls(fitted, product)
     rows = found["rows"]
     path = lambda row: (row["steps"], row["calls"], row["precision"])
@@ -103,7 +130,21 @@ def test_calls_reports_each_path(fitted, product):
     for row in rows:
         metrics = (row["i_auroc"], row["pro"], row["held_out"]["pro"])
         assert all(0 <= value <= 1 for value in metrics)
-    assert found["images"] == 8 and found["held_out"] == 4
+    assert found["images"] == 8 and found["held_out"] == 4 and found["every"] == 1
+    assert all(row["alone"]["1"] > 0 for row in rows)
+    monkeypatch.setattr(speed, "MOST", 3)
+    monkeypatch.setattr(speed, "PATHS", speed.PATHS[:1])
+    few = speed.calls(fitted, product)
+    assert few["images"] == 3 and few["every"] == 3 and len(few["rows"]) == 3
+    assert few["rows"][0]["held_out"] == rows[0]["held_out"]
+
+
+def test_an_image_alone_is_timed_by_threads(monkeypatch):
+    before, counted = torch.get_num_threads(), []
+    monkeypatch.setattr(timing.os, "cpu_count", lambda: 2)
+    taken = timing.by_threads(lambda: counted.append(torch.get_num_threads()))
+    assert [*taken] == ["1", "2"] and counted == [1] * 4 + [2] * 4
+    assert torch.get_num_threads() == before
 
 
 def test_a_curve_of_ones_own_is_printed(fitted, tmp_path, capsys, monkeypatch):

@@ -29,7 +29,8 @@ Trial = Callable[[Path], object]
 def attempt(trial: Trial) -> tuple[str, float, int]:
     """`trial(folder)` in a fork: what came of it, CPU seconds, peak memory in bytes.
 
-    It ends in "result", in the name of a documented error, or in "FAIL: " and why. More
+    It ends in the word that the trial returns or "result", in the name of a documented
+    error, or in "FAIL: " and why. More
     than 5 s of computing, 15 s of waiting, 2 GiB beyond what the fork began with, or
     2 GiB resident fail.
     """
@@ -61,8 +62,8 @@ def _inside(trial: Trial, folder: Path) -> str:
     _limit()
     try:
         os.chdir(folder)
-        trial(folder)
-        return "result"
+        ended = trial(folder)
+        return ended if isinstance(ended, str) else "result"
     except DOCUMENTED as error:
         name = type(error).__name__
         if type(error) not in DOCUMENTED or not str(error).strip():

@@ -152,6 +152,30 @@ def test_group_norm_is_given_contiguous_tensors():
     assert all(layouts[nn.GroupNorm]) and not all(layouts[nn.Conv2d])
 
 
+@pytest.mark.parametrize("precision, side, expected", [
+    ("bfloat16", 16, True), ("bfloat16", 32, False), ("float32", 16, False)])
+def test_the_unet_norms_small_maps_in_the_fast_layout(monkeypatch, precision, side,
+                                                      expected):
+    unet = build_unet(tiny(unet_channels=(32, 64)), 4, side).requires_grad_(False)
+    own = Networks(None, unet, nn.Identity(), "cpu", precision)
+    own.place_unet(own.unet)
+    norms = [one for one in own.unet.modules() if isinstance(one, nn.GroupNorm)]
+    hooks = [list(norm._forward_pre_hooks.values()) for norm in norms]
+    assert all(one == [adapter._contiguous_if_small] for one in hooks)
+    layouts = []
+    own.unet.down_blocks[0].resnets[0].norm2.register_forward_pre_hook(
+        lambda _, given: layouts.append(given[0].is_contiguous()))
+    z, t = torch.randn(2, 4, side, side), torch.tensor([10, 400])
+    e = own.eps_theta(z, t)
+    assert layouts == [expected]
+    monkeypatch.setattr(adapter, "SMALL", 0)
+    plain = own.eps_theta(z, t)
+    assert layouts == [expected, False]
+    if precision == "float32":
+        assert torch.equal(e, plain)
+    torch.testing.assert_close(e, plain, rtol=0, atol=0.05)
+
+
 def test_what_does_not_fit_is_told_of():
     expect("features", torch.Size([3, 4]), (3, 4))
     told = r"the features are \(3, 4\), the saved detector is for \(3, 5\)"
