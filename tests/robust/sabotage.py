@@ -106,7 +106,7 @@ SABOTAGES = [
              "return os.path.abspath(path)",
              "return path.name"),
     Sabotage("folders", 108, "ddad/deploy/folder.py",
-             'ended.split("\n")',
+             r'ended.split("\n")',
              "ended.splitlines()"),
     Sabotage("many-trained", 280, "ddad/data/images.py",
              "return ImageFiles(paths, size) if many else read_images(paths, size)",
