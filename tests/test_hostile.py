@@ -15,15 +15,16 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux",
                                 reason="the checks use fork and /proc")
 
 
-@pytest.mark.parametrize("name, count", [("pictures", 25), ("models", 24)])
-def test_a_few_of_each_kind(name, count, tmp_path):
+@pytest.mark.parametrize("name, count, ended", [
+    ("pictures", 25, "result"), ("models", 24, "result"), ("folders", 18, "right")])
+def test_a_few_of_each_kind(name, count, ended, tmp_path):
     out = tmp_path / "record.json"
     done = subprocess.run(
         [sys.executable, ROBUST / "run.py", "--only", name, "--count", str(count),
          "--out", out], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = json.loads(out.read_text())[name]["counts"]
-    assert counts["trials"] == count and counts["result"]
+    assert counts["trials"] == count and counts[ended]
     assert counts["most memory, GiB"] < 2
 
 

@@ -192,7 +192,7 @@ EXPERIMENTS = [
     Experiment("notebooks", "when and on what the chapters were run", CHAPTERS,
                ("make notebooks",), "", 40, tables=("notebooks",)),
     Experiment("robustness", "the long checks", ROBUST, ("make test-robust",), "",
-               120, tables=("robustness",)),
+               120, tables=("robustness", "speed_learned")),
     Experiment("robustness_broken", "what each long check says of a broken line",
                ROBUST, ("python tests/robust/sabotage.py",), "", 60,
                tables=("broken",)),

@@ -2,6 +2,7 @@
 
 book/results/bench.json is of a CPU, bench_gpu.json of a GPU.
 """
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,18 @@ def speed_scaling() -> str:
     return table(head, rows)
 
 
+def speed_learned() -> str:
+    """What trainings held, by the number of images: a long check's own counts."""
+    found = load("robustness")["many-trained"]["counts"]
+    peaks = re.findall(r"(\d+) images (\d+)", found["MB in memory at the most"])
+    rows = [[n, f"{int(mb) / 1000:.2f} GB"] for n, mb in peaks]
+    more = found["kB that an image adds"] / found["kB of an image in float32"]
+    return (table(["images to learn from", "peak memory of the process"], rows)
+            + f"\n\nBetween the last two rows an image adds "
+            f"{found['kB that an image adds']} kB, {more:.0%} of what it takes in "
+            "float32.")
+
+
 def speed_memory() -> str:
     rows = []
     for found in section("memory").values():
@@ -271,6 +284,6 @@ def or_say_so(make: Callable[[], str]) -> Callable[[], str]:
 
 
 MADE = (speed_detection, speed_layouts, speed_layouts_gpu, speed_training, speed_calls,
-        speed_alone, speed_gpu_metrics, speed_metric, speed_scaling, speed_memory,
-        speed_memory_measured, speed_together, speed_start_up)
+        speed_alone, speed_gpu_metrics, speed_metric, speed_scaling, speed_learned,
+        speed_memory, speed_memory_measured, speed_together, speed_start_up)
 TABLES = {make.__name__: or_say_so(make) for make in MADE}

@@ -309,7 +309,7 @@ CHECKS = [
           "duplicates, names) are never silently wrong: each file that is wrong is "
           "named, or what is read is what was drawn; `ddad detect` has a line for each "
           "image",
-          folders, 720),
+          folders, 360),
 ]
 
 if __name__ == "__main__":
