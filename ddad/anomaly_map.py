@@ -70,8 +70,7 @@ class Ranges:
     def joined(cls, parts: list[Ranges]) -> Ranges:
         """Of all images that the parts are of."""
         each = zip(*((one.latent, one.feature, one.patch) for one in parts))
-        return cls(*(None if of[0] is None else (min(low for low, _ in of),
-                                                 max(high for _, high in of))
+        return cls(*(None if None in of else (min(of)[0], max(high for _, high in of))
                      for of in each))
 
 

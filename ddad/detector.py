@@ -144,9 +144,8 @@ class Detector:
         W); nothing where there are none.
         """
         n = PART if self.settings.map_range == "held-out" else len(good)
-        self.held_out_scores = torch.cat([self.predict(part).score
-                                          for part in good.split(n)]
-                                         ) if len(good) else None
+        scores = [self.predict(part).score for part in good.split(n) if len(good)]
+        self.held_out_scores = torch.cat(scores) if scores else None
 
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""

@@ -35,8 +35,7 @@ class PatchBank:
     low_high: Tensor        # (2,)
 
     @classmethod
-    def fit(cls, rows: Tensor, good: Iterable[Tensor], size: int, seed: int
-            ) -> PatchBank:
+    def fit(cls, rows: Tensor, good: Iterable, size: int, seed: int) -> PatchBank:
         """From patches of training images (n, F), drawn, DRAWN times `size` of them,
         and all of held-out ones, parts (N, h, w, F) as `patches.stacked` has them: a
         core set of at most `size`.
