@@ -72,7 +72,7 @@ def _say(settings, images: int, apart: int) -> None:
           f"to train on, {len(good)} held out", flush=True)
     lacks = lambda n: shortage(len(split(torch.arange(n), settings)[1]),
                                settings.false_alarms)
-    if short := lacks(len(good)):
+    if len(good) and (short := lacks(len(good))):
         of = "" if apart else ", of {} good pictures in all".format(next(
             n for n in count(images) if not lacks(round(n * settings.held_out))))
         warn(short + of)

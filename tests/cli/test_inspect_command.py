@@ -106,6 +106,12 @@ def test_too_few_pictures_are_told_of_before_the_training(capsys, images, apart,
     assert (told in err) if told else not err
 
 
+def test_where_nothing_is_held_out_no_number_is_sought(capsys):
+    options = Namespace(preset="official", vae="pixels", set=["held_out=0"])
+    _say(chosen(options, 30, 64, False), 30, 0)
+    assert "30 pictures to train on, 0 held out" in capsys.readouterr().out
+
+
 def test_a_second_time_nothing_is_trained(inspected, pictures, monkeypatch, capsys):
     monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained again"))
     before = (inspected / "expected.json").read_text()
