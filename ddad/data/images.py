@@ -317,9 +317,10 @@ def _to_tensor(image: Image.Image, size: int) -> Tensor:
     return levels.clamp(-1, 1).expand(3, size, size).contiguous()
 
 
-def mean_level(images: Tensor) -> Tensor:
+def mean_level(images: Tensor | ImageFiles) -> Tensor:
     """The mean level (N,), 0 to 255, of images (N, ...) in [-1, 1]."""
-    return (images.cpu().flatten(1).mean(1) + 1) * 127.5
+    means = [part.to("cpu").flatten(1).mean(1) for part in images.split(TOGETHER)]
+    return (torch.cat(means) + 1) * 127.5
 
 
 def defect_of(path: Path) -> np.ndarray:
