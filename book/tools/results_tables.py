@@ -96,7 +96,7 @@ def of_the_extension() -> str:
         where = Counter(row["metric"] for row in rows
                         if row["other"] == other and side(row))
         return " and ".join(f"on {where[metric]} in {METRICS[metric]}"
-                            for metric in BOTH)
+                            for metric in BOTH) if where else "on none"
 
     above, below = (lambda row: row["low"] > 0), (lambda row: row["high"] < 0)
     return (f"**Beyond the paper.** Of {len(sets)} sets, a step for each region is "
