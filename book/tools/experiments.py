@@ -200,11 +200,9 @@ EXPERIMENTS = [
 BY_NAME = {one.name: one for one in EXPERIMENTS}
 
 OLDER = "of an older package; being made anew"
-SHORT = "of an older package, trained for 300 steps; being made anew with 1500"
 NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
-    "receipts/mtd_by_tile": SHORT + ", on the present split",
     **dict.fromkeys(
         ["regret", "receipts/embedded"]
         + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
@@ -213,11 +211,9 @@ TO_REMAKE = {
     **dict.fromkeys(("bench", "bench_gpu"), OLDER),
 }
 # records of an older form: what takes their place, and what is wrong with them
-WEAK = "of an older form, baselines not at full strength, shown until {} is made"
 FAVOURED = "of an older form, one set of constants for all, shown until {} is made"
-UNTIL = {**{f"ablation_{name}": (f"receipts/ablation_{name}", FAVOURED)
-            for name in (*PRODUCTS, "loco_juice_bottle")},
-         "mtd": ("receipts/mtd_by_tile", WEAK)}
+UNTIL = {f"ablation_{name}": (f"receipts/ablation_{name}", FAVOURED)
+         for name in (*PRODUCTS, "loco_juice_bottle")}
 
 
 # --- what is here, and what is asked
