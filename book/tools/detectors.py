@@ -12,7 +12,7 @@ from records import METRICS, PRODUCTS, load, recorded
 
 from ddad.evaluation.resampling import percentiles
 from ddad.reproduction import verdicts
-from ddad.reproduction.tables import BASELINES, _baselines_of
+from ddad.reproduction.tables import BASELINES
 
 # a real set's name -> the receipt of its runs
 RECEIPTS = {"loco_juice_bottle": "loco_juice_bottle", "mtd": "mtd_by_tile",
@@ -58,7 +58,7 @@ def detectors(data: str) -> dict[str, dict]:
                 data, [run["images"] for run in of if "images" in run],
                 in_receipt=name == EXTENSION
             ) or of[0]["result"].get("interval", {})
-    asked = next(filter(None, (_baselines_of(run.get("questions", run))
+    asked = next(filter(None, (run.get("questions", run).get("baselines")
                                for run in runs)), {})
     for name, row in asked.items():
         each = [one for one in row.get("seeds", [row]) if "score" in one]
@@ -76,7 +76,7 @@ def intervals(data: str, seeds: list[dict], in_receipt: bool = False
         return {}
     # a record of one product has its test images beside its scores
     receipt = (load(receipt_of(data)) if in_receipt or not recorded(data) else
-               {"format": 2, "test": {data: load(data)["images"]}})
+               {"test": {data: load(data)["images"]}})
     run = {"category": data if data in receipt["test"] else next(iter(receipt["test"]))}
     return {metric: percentiles(np.mean([measure(receipt, run, one)[1]
                                          for one in seeds], 0))

@@ -98,10 +98,8 @@ def draws(receipt: dict, category: str) -> np.ndarray:
     test = receipt["test"][category]
     defective = np.array([kind != "good" for kind in test["kind"]], int)
     strata = 2 * defective + (np.array(test["area"]) > 0)
-    # what the tables of format 1 were made with: goes with receipts._bridge
-    repeats = min(REPEATS, 200) if receipt["format"] == 1 else REPEATS
     groups = test["group"] and tuple(test["group"])
-    return _draws(tuple(strata.tolist()), groups, repeats)
+    return _draws(tuple(strata.tolist()), groups, REPEATS)
 
 
 @lru_cache(maxsize=16)

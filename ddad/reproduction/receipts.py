@@ -65,9 +65,7 @@ def read_receipt(path: Path) -> dict:
         if digest(receipt) != receipt["sha256"]:
             raise ReceiptError(f"{path} was altered: its content does not have the "
                                "hash it states; make it again with `ddad reproduce`")
-        if receipt["format"] == 1:
-            _bridge(receipt)
-        elif receipt["format"] != FORMAT:
+        if receipt["format"] != FORMAT:
             raise ReceiptError(f"{path} has format {receipt['format']}, this package "
                                f"reads {FORMAT}: make it again with `ddad reproduce`, "
                                "or take the package that made it")
@@ -79,17 +77,6 @@ def read_receipt(path: Path) -> dict:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReceiptError(f"{path} is no receipt ({error}); give the receipt.json "
                            "that `ddad reproduce` writes, or its folder") from error
-
-
-def _bridge(receipt: dict) -> None:
-    """Fills in what format 1 lacks, as it was read: each image its own group, and the
-    false-positive rates the same in every resample. To go with the last such receipt.
-    """
-    for test in receipt["test"].values():
-        test.setdefault("group", None)
-    for run in receipt["runs"]:
-        for images in (run["images"], *_paths(run).values()):
-            images.setdefault("false", [[0.0] * len(images["overlap"])] * 3)
 
 
 def _paths(run: dict) -> dict[str, dict]:

@@ -196,8 +196,8 @@ def baselines(receipt: dict) -> str:
         images = len(receipt["test"][category]["image"])
         own = [run["questions"]["paths"]["as it is"] for run in runs]
         for asked in (run["questions"] for run in runs):
-            found = _baselines_of(asked)
-            if not found:
+            found = asked.get("baselines")
+            if not found:                   # asked of the first preset alone
                 continue
             method = {m: mean(path[m] for path in own) for m in TITLES}
             detectors = {"method": method | {"seconds": asked["seconds"]}}
@@ -208,15 +208,6 @@ def baselines(receipt: dict) -> str:
                     each = f"{1000 * result['seconds'] / images:.0f}"
                 rows.append([category, name, *(result[m] for m in TITLES), each])
     return markdown(["category", "detector", *TITLES.values(), "ms an image"], rows)
-
-
-def _baselines_of(asked: dict) -> dict:
-    """By name; nothing where they were not asked for. The first receipts call them
-    floors, and the autoencoder vae.
-    """
-    floors = dict(asked.get("floors", {}))
-    alone = {f"autoencoder_{by}": row for by, row in floors.pop("vae", {}).items()}
-    return asked.get("baselines", dict(sorted(floors.items(), reverse=True)) | alone)
 
 
 def cost(receipt: dict) -> str:

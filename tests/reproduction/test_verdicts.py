@@ -183,7 +183,7 @@ def test_only_some_kinds_of_defects_count_where_they_are_asked_for():
     score = np.zeros(N)
     score[60:] = 1                                  # finds what is missing, not dirt
     images = {"score": [score[n] for n in part["kept"]]}
-    assert verdicts.auroc({"format": 2, "test": {"any": part}}, RUN, images)[0] == 1
+    assert verdicts.auroc({"test": {"any": part}}, RUN, images)[0] == 1
     assert verdicts.auroc(receipt, RUN, {"score": score.tolist()})[0] == 0.75
 
 
