@@ -36,7 +36,7 @@ from ..runtime.files import sha256, sole_writer, whole, write_json
 from ..runtime.latent_cache import weights_hash
 from ..runtime.manifest import read_manifest, versions
 from ..settings import EPS_THETA, Settings, preset, shaping
-from ..training import hold_out, split
+from ..training import hold_out
 from .questions import PATHS, ask
 
 RUN, DETECTOR, MAPS = "run.json", "detector", "maps.npy"
@@ -161,7 +161,8 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
         record |= {"cost": cost(detector, seconds, len(test.images))}
         good = hold_out(train, settings, held_out)[1]
         if run.preset == "regional":
-            record["one_call"] = one_call(detector, split(good, settings)[0], test)
+            # it has no threshold to keep images for: all of them choose its step
+            record["one_call"] = one_call(detector, good, test)
         if run.preset == "clean":
             record["questions"] = ask(detector, train, good, test, found,
                                       every_constant=run.seed == 0)

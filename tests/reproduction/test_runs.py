@@ -13,7 +13,9 @@ from PIL import Image, ImageOps
 
 import ddad
 from ddad.cli import main
+from ddad.data.product import load_train
 from ddad.detector import Detector
+from ddad.evaluation.baselines import one_call
 from ddad.networks.autoencoders import load_vae
 from ddad.reproduction import intervals, tables
 from ddad.reproduction.receipts import make_receipt, read_receipt
@@ -28,6 +30,7 @@ from ddad.reproduction.runs import (
 )
 from ddad.runtime.errors import DataError, SettingsError
 from ddad.settings import PHI, PRESETS, preset, shaping
+from ddad.training import hold_out
 
 CHANGED = {name: list(value) if isinstance(value, tuple) else value
            for name, value in TINY.items() if name != "held_out"}
@@ -167,7 +170,10 @@ def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
     assert all(make(receipt) is not None for make in tables.TABLES.values())
 
 
-def test_presets_of_one_training_share_it(data, runs, tmp_path):
+def test_presets_of_one_training_share_it(data, runs, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("ddad.reproduction.runs.one_call", lambda detector, good, test:
+                        given.append(len(good)) or one_call(detector, good, test))
     shutil.copytree(runs / "disc" / "clean-1", tmp_path / "disc" / "clean-1")
     region = tiny("regional", seed=1, patch_bank=50)
     make = lambda settings, out: reproduce(
@@ -185,6 +191,8 @@ def test_presets_of_one_training_share_it(data, runs, tmp_path):
     assert shared["weights"][weights] == clean["weights"][weights]
     assert alone["weights"][weights] == clean["weights"][weights]
     assert shared["images"] == alone["images"]
+    # the baseline has all that is held out, as in the questions of `clean`
+    assert given == [len(hold_out(load_train(data / "disc", region), region)[1])] * 2
     other = make(region.change(learning_rate=0.5, seed=1, preset="fast"), tmp_path)
     assert "train" in other["cost"]["seconds"]
     receipt = make_receipt(tmp_path)
