@@ -85,8 +85,7 @@ def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
             table.append({name: getattr(s, name) for name in CHOSEN}
                          | {"i_auroc": i_auroc, "pro": pro})
             q.append(parts.sum(0))
-        left = len(tried) * len(weighings) - len(table)
-        bar.set_postfix_str(progress(table, left), refresh=False)
+        bar.set_postfix_str(progress(table, len(tried) * len(weighings)), False)
     return Tried(table, np.stack(q))
 
 

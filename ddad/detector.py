@@ -143,8 +143,8 @@ class Detector:
         """What the threshold comes from: the scores of held-out good images, (N, 3, H,
         W); nothing where there are none.
         """
-        n = PART if self.settings.map_range == "held-out" else len(good)
-        scores = [self.predict(part).score for part in good.split(n) if len(good)]
+        n = PART if self.settings.map_range == "held-out" else max(1, len(good))
+        scores = [self.predict(part).score for part in good.split(n) if len(part)]
         self.held_out_scores = torch.cat(scores) if scores else None
 
     def features(self, images: Tensor) -> Tensor:

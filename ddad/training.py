@@ -21,7 +21,7 @@ from .calibration import Calibration, enough
 from .data.images import as_images
 from .detector import Detector
 from .dynamic_noise import MemoryBank
-from .evaluation.likeness import compare_distances, level_limits
+from .evaluation.likeness import compare_distances, limits
 from .fine_tuning import fine_tune
 from .latent_projection import draw
 from .networks.autoencoders import load_vae
@@ -276,7 +276,7 @@ def _conclude(detector: Detector, train: Tensor, good: Tensor, z0: tuple,
         stages.done("calibrate map")
     detector.set_ranges(good, keep=False)
     detector.set_held_out_scores(for_threshold)
-    detector.record["held_out_distances"] = _alike(detector, good)
+    detector.record["held_out_distances"] = alike(detector, detector, good)
     stages.done("banks, ranges, threshold")
 
 
@@ -298,14 +298,16 @@ def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
     return reconstruct
 
 
-def _alike(detector: Detector, good: Tensor) -> dict | None:
-    """Whether held-out images' d are spread as the training images', and limits."""
-    if not len(good):
-        return None
-    bank, s = detector.memory_bank, detector.settings
-    own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
-    d = bank.distance(detector.features(good), s.neighbours)
-    return compare_distances(d, own.distances) | level_limits(good)
+def alike(first: Detector, detector: Detector, good: Tensor) -> dict | None:
+    """Whether held-out images are to the first detector as those that its networks saw,
+    which tells another product; and the limits of the present one's own d.
+    """
+    if len(good):
+        bank, s = first.memory_bank, first.settings
+        own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+        seen, d = (one.memory_bank.distance(one.features(good), one.settings.neighbours)
+                   for one in (first, detector))
+        return compare_distances(seen, own.distances) | limits(d, good)
 
 
 def adapt(detector: Detector, images: Tensor, settings: Settings,
@@ -327,8 +329,7 @@ def adapt(detector: Detector, images: Tensor, settings: Settings,
     other.set_banks(train, for_ranges)
     other.set_ranges(for_ranges, keep=False)
     other.set_held_out_scores(for_threshold)
-    # against the images that the networks saw, which tells another product
-    given = len(images) + (0 if held_out is None else len(held_out))
-    other.record = detector.record | {"images": given, "held_out": len(good),
-                                      "held_out_distances": _alike(detector, good)}
+    other.record = detector.record | {
+        "images": len(images) + (0 if held_out is None else len(held_out)),
+        "held_out": len(good), "held_out_distances": alike(detector, other, good)}
     return other

@@ -66,7 +66,8 @@ def run_train(options: Namespace) -> None:
 
     def train(checkpoint: Path) -> Detector:
         if given:
-            detector = _made_from(given, images, settings, held_out, options)
+            detector = _made_from(given, images, settings, held_out, options,
+                                  checkpoint)
         else:
             detector = Detector.fit(images, settings, held_out=held_out,
                                     device=options.device, calibrate=options.calibrate,
@@ -113,12 +114,15 @@ def _anew(name: str, other: str) -> dict:
     return {one: getattr(preset(name), one) for one in changed}
 
 
-def _made_from(given, images, settings, held_out, options: Namespace):
-    """A detector with the networks of another one, or with its U-Net alone."""
+def _made_from(given, images, settings, held_out, options: Namespace,
+               checkpoint: Path):
+    """A detector with the networks of another one, or with its U-Net alone.
+    SettingsError for a setting that these were trained with.
+    """
     from ..detector import Detector
     from ..runtime.errors import SettingsError
     from ..settings import EPS_THETA, shaping
-    from ..training import _alike, adapt, hold_out
+    from ..training import adapt, alike, hold_out
     if options.preset in AS_IT_IS:
         return adapt(given, images, settings, held_out)
     trained = [name for name in shaping(EPS_THETA)
@@ -126,12 +130,13 @@ def _made_from(given, images, settings, held_out, options: Namespace):
     if trained:
         raise SettingsError(f"setting {', '.join(trained)}: the U-Net was trained with "
                             "another value; leave out --from")
-    # against the images that the U-Net saw, which tells another product
-    told = _alike(given, hold_out(images, settings, held_out)[1])
     detector = Detector.fit(images, settings, held_out=held_out, device=options.device,
-                            calibrate=options.calibrate, unet=given.networks.unet)
+                            calibrate=options.calibrate, unet=given.networks.unet,
+                            checkpoint=checkpoint)
+    # against the images that the U-Net saw, which tells another product
+    good = hold_out(images, settings, held_out)[1]
     detector.record |= {"training": given.record.get("training"),
-                        "held_out_distances": told}
+                        "held_out_distances": alike(given, detector, good)}
     return detector
 
 

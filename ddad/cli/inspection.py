@@ -73,8 +73,10 @@ def _say(settings, images: int, apart: int) -> None:
     lacks = lambda n: shortage(len(split(torch.arange(n), settings)[1]),
                                settings.false_alarms)
     if len(good) and (short := lacks(len(good))):
+        by_hand = settings.held_out != share(images)
+        held = lambda n: round(n * (settings.held_out if by_hand else share(n)))
         of = "" if apart else ", of {} good pictures in all".format(next(
-            n for n in count(images) if not lacks(round(n * settings.held_out))))
+            n for n in count(images) if not lacks(held(n))))
         warn(short + of)
 
 
@@ -127,16 +129,21 @@ def _good(folder: Path) -> tuple[list, list]:
     return [Item(path, "good", None) for path in paths], []
 
 
+def share(images: int) -> float:
+    """The part of so many good pictures that is held out: HELD_OUT of them, but at
+    least a fifth and at most MOST.
+    """
+    return round(min(MOST, max(0.2, HELD_OUT / images)), 3)
+
+
 def chosen(options: Namespace, images: int, side: int, gpu: bool):
     """Settings by the number of images, their shorter side in pixels, and the device;
     --preset, --set and --vae have the last word. SettingsError.
     """
     from ..settings import preset
     size = min(256 if gpu else 128, side // 32 * 32)
-    share = min(MOST, max(0.2, HELD_OUT / images))
-    ours = {} if gpu else LAPTOP
-    trained = images - round(images * share)
-    ours |= {"image_size": max(32, size), "held_out": round(share, 3),
+    ours, trained = {} if gpu else LAPTOP, images - round(images * share(images))
+    ours |= {"image_size": max(32, size), "held_out": share(images),
              "neighbours": max(1, min(20, trained // 2))}
     settings = preset(options.preset or PRESET, **ours)
     if options.vae:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from ..data.images import mean_level
+from ..data.images import ImageFiles, mean_level
 
 # Chance makes held-out images look so unlike the training images in one fit of 1000.
 ALIKE = 1e-3
@@ -19,8 +19,7 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
 
     held_out (M,), training (N,), each training image without itself as a neighbour: a
     two-sample Kolmogorov-Smirnov test. Returns {"ks", "p", "median_held_out",
-    "median_training", "alike", "far"}; warns where p is below ALIKE. far: the distance
-    that a tenth of held-out images exceed; see `upper_tenth`.
+    "median_training", "alike"}; warns where p is below ALIKE.
 
     Distances, not anomaly scores: those of the images that the networks were trained on
     are lower than any others'.
@@ -37,16 +36,18 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
             "look whether product, camera and light are the same",
             stacklevel=_outside())
     return {"ks": ks, "p": p, "median_held_out": median, "median_training": usual,
-            "alike": p >= ALIKE, "far": upper_tenth(d)}
+            "alike": p >= ALIKE}
 
 
-def level_limits(images: Tensor) -> dict:
-    """{"dark", "bright"}: mean levels, 0 to 255, that a tenth of the images (N, ...) in
-    [-1, 1] lie below and above; see `upper_tenth`.
+def limits(d: Tensor, images: Tensor | ImageFiles) -> dict:
+    """{"far", "dark", "bright"}: the distance that a tenth of held-out good images, d
+    (M,), exceed, and the mean levels, 0 to 255, that a tenth of them, (M, ...) in
+    [-1, 1], lie below and above; see `upper_tenth`.
     """
     level = mean_level(images).numpy()
     dark = upper_tenth(-level)
-    return {"dark": None if dark is None else -dark, "bright": upper_tenth(level)}
+    return {"far": upper_tenth(d.cpu().numpy()),
+            "dark": None if dark is None else -dark, "bright": upper_tenth(level)}
 
 
 def upper_tenth(values: np.ndarray) -> float | None:

@@ -76,6 +76,8 @@ class Networks:
         """The same networks in another precision."""
         other = copy(self)
         other.precision = precision
+        if precision != self.precision:
+            other.graphs = {}           # each would drop what the other has recorded
         return other
 
     def E(self, x0: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -97,12 +97,13 @@ class SharedPaths:
         return _each(lambda x: torch.cat([x[n : n + 1] for n in numbers]), self.seen)
 
 
-def progress(table: list[dict], left: int) -> str:
-    """How many candidates are left, and the best so far."""
+def progress(table: list[dict], of: int) -> str:
+    """How many candidates of so many are left, and the best so far."""
     best = max(table, key=lambda row: row["i_auroc"] + row["pro"])
     told = ", ".join(f"{name} {value:.4g}" for name, value in best.items()
                      if name != "step_rule")
-    return f"{left} candidates left, best so far: {best['step_rule']}, {told}"
+    left, rule = of - len(table), best["step_rule"]
+    return f"{left} candidates left, best so far: {rule}, {told}"
 
 
 def _each(change: Callable[..., Tensor], *parts):

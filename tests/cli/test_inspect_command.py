@@ -2,6 +2,7 @@
 `ddad detect` on what comes then.
 """
 import json
+import re
 import shutil
 import time
 from argparse import Namespace
@@ -104,6 +105,19 @@ def test_too_few_pictures_are_told_of_before_the_training(capsys, images, apart,
     out, err = capsys.readouterr()
     assert f"{apart or round(images * 0.4)} held out" in out
     assert (told in err) if told else not err
+
+
+@pytest.mark.parametrize("wanted", [["false_alarms=0.02"],
+                                    ["false_alarms=0.02", "held_out=0.3"]])
+def test_the_number_told_of_is_enough_and_one_less_is_not(capsys, wanted):
+    options = Namespace(preset=None, vae="pixels", set=wanted)
+
+    def told(images):
+        _say(chosen(options, images, 64, False), images, 0)
+        return capsys.readouterr().err
+
+    enough = int(re.search(r"of (\d+) good pictures", told(60))[1])
+    assert not told(enough) and told(enough - 1)
 
 
 def test_where_nothing_is_held_out_no_number_is_sought(capsys):

@@ -6,6 +6,7 @@ from ddad.cli import main
 from ddad.deploy.doubts import doubts
 from ddad.detector import Detector
 from ddad.evaluation.likeness import upper_tenth
+from ddad.training import adapt
 
 LIMITS = {"held_out_distances": {"far": 2.0, "dark": 90.0, "bright": 110.0}}
 
@@ -70,3 +71,11 @@ def test_detect_warns_and_so_does_the_report(model, tmp_path, capsys, change, to
     for text in (out, report):
         assert ("p cannot be smaller than 0.0769, one in 13, as 12 images were held "
                 "out; 7.7% false alarms are promised") in text
+
+
+def test_the_limit_is_of_the_distances_that_the_detector_itself_gives(fitted):
+    s, held_out = fitted.settings, good_images(20, seed=3)
+    s = s.change(neighbour_stage=1 if s.neighbour_stage > 1 else 2)
+    other = adapt(fitted, good_images(16), s, held_out)
+    d = other.predict(held_out).distance
+    assert other.record["held_out_distances"]["far"] == upper_tenth(d.cpu().numpy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from ddad.evaluation.likeness import compare_distances
+from ddad.evaluation.likeness import compare_distances, limits
 
 
 def distances(n, shift=0.0, seed=0):
@@ -24,8 +24,13 @@ def test_alike():
     assert found == {
         "ks": expected.statistic, "p": expected.pvalue, "alike": True,
         "median_held_out": np.median(held_out), "median_training": np.median(training),
-        "far": held_out.sort().values[-2].item(),
     }
+    images = torch.linspace(-1, 1, 20).view(20, 1, 1, 1).expand(20, 3, 2, 2)
+    level = (torch.linspace(-1, 1, 20) + 1) * 127.5
+    assert limits(held_out, images) == {
+        "far": held_out.sort().values[-2].item(),
+        "dark": pytest.approx(level[1].item()),
+        "bright": pytest.approx(level[-2].item())}
 
 
 def test_unlike_is_told_of_where_the_package_is_called():

@@ -205,7 +205,7 @@ def test_a_faulty_first_step_is_kept_apart(fitted, rows):
 def test_progress_tells_what_is_left_and_the_best():
     row = {"step_rule": "image", "T_max": 80, "lam": 0.85, "i_auroc": 0.5, "pro": 0.5}
     better = row | {"step_rule": "static", "i_auroc": 0.75}
-    assert progress([row, better, row], 12) == (
+    assert progress([row, better, row], 15) == (
         "12 candidates left, best so far: static, T_max 80, lam 0.85, i_auroc 0.75, "
         "pro 0.5")
 
