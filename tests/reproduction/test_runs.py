@@ -171,7 +171,7 @@ def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
 
 
 def test_presets_of_one_training_share_it(data, runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("ddad.training.FEW", 2)     # else so few are not split in two
+    monkeypatch.setattr("ddad.training.FEW", 1)     # else so few are not split in two
     given = []
     monkeypatch.setattr("ddad.reproduction.runs.one_call", lambda detector, good, test:
                         given.append(len(good)) or one_call(detector, good, test))
