@@ -191,6 +191,8 @@ def test_presets_of_one_training_share_it(data, runs, tmp_path, monkeypatch):
     # not trained again, and what a training of its own would have ended with
     assert shared["weights"][weights] == clean["weights"][weights]
     assert alone["weights"][weights] == clean["weights"][weights]
+    scores = [run["images"].pop("score") for run in (shared, alone)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
     assert shared["images"] == alone["images"]
     # the baseline has all that is held out, as in the questions of `clean`
     assert given == [len(hold_out(load_train(data / "disc", region), region)[1])] * 2
