@@ -8,14 +8,14 @@ from __future__ import annotations
 from made import RESULTS
 from records import compact, load, name_of, table
 
-from ddad.reproduction.beyond import METRICS, OTHERS, OURS, differences, rows
+from ddad.reproduction.beyond import METRICS, OTHERS, OURS, PAIRS, differences, rows
 from ddad.reproduction.receipts import read_receipt
 from ddad.runtime.files import write_json
 
 FROM = ("products", "hazelnut", "deeppcb", "loco_juice_bottle", "mtd_by_tile")
 NAMES = {OURS: "a step a region", "clean": "the paper's method",
          "one_call": "one U-Net call", "neighbours": "nearest neighbours",
-         "patchcore": "PatchCore"}
+         "patchcore": "PatchCore", "padim": "PaDiM"}
 TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
 
 
@@ -88,16 +88,33 @@ def sets() -> str:
 
 
 def paired() -> str:
-    """The extension minus each other, with its interval."""
+    """One method minus another, with its interval."""
     return table(
-        ["data", "against", "metric", "difference", "95% of resamples"],
-        [[name_of(row["data"]), NAMES[row["other"]], TITLES[row["metric"]],
+        ["data", "one", "minus", "metric", "difference", "95% of resamples"],
+        [[name_of(row["data"]), NAMES[row["one"]], NAMES[row["other"]],
+          TITLES[row["metric"]],
           f"{row['difference']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}"]
          for row in load("beyond")["differences"]])
 
 
+def surely() -> str:
+    """The sets on which the whole interval is above zero, and below it, by pair."""
+    lines = []
+    for one, other in PAIRS:
+        line = [f"{NAMES[one]}, minus {NAMES[other]}"]
+        for metric in METRICS:
+            of = [row for row in load("beyond")["differences"] if (
+                row["one"], row["other"], row["metric"]) == (one, other, metric)]
+            for side in (lambda row: row["low"] > 0, lambda row: row["high"] < 0):
+                sets = [name_of(row["data"]) for row in of if side(row)]
+                line.append(f"{len(sets)}: {', '.join(sets)}" if sets else "–")
+        lines.append(line)
+    return table(["", *(f"{TITLES[metric]} {side}" for metric in METRICS
+                        for side in ("above", "below"))], lines)
+
+
 TABLES = {"beyond": lambda: compact(figures()), "beyond_short": short,
-          "beyond_sets": sets, "beyond_differences": paired}
+          "beyond_surely": surely, "beyond_sets": sets, "beyond_differences": paired}
 
 
 if __name__ == "__main__":

@@ -48,11 +48,16 @@ def receipts() -> str:
         commits = sorted({run["commit"] or "none" for run in runs})
         rows.append([f"`book/results/receipts/{name}.json`", len(runs), *told,
                      f"{spent:.0f}" if spent else "–",
-                     ", ".join(f"`{one[:7]}`" for one in commits),
+                     ", ".join(map(short, commits)),
                      f"`{receipt['sha256'][:16]}`"])
     head = ["receipt", "runs", "presets", "seeds", "device",
             "minutes of one core, questions left out", "commit", "SHA-256 begins"]
     return table(head, rows)
+
+
+def short(commit: str) -> str:
+    """The first digits of a commit; "+" where files differed from it."""
+    return f"`{commit[:7]}{'+' * commit.endswith('-dirty')}`"
 
 
 def notebooks() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from statistics import mean, stdev
 
 import results_figure
+import torch
 from detectors import (
     BOTH,
     EXTENSION,
@@ -18,7 +19,10 @@ from detectors import (
 from records import METRICS, PRODUCTS, compact, load, name_of, recorded, table
 
 from ddad.calibration import CHOSEN
+from ddad.reproduction.beyond import OURS
 from ddad.reproduction.tables import BASELINES
+from ddad.settings import preset
+from ddad.training import split
 
 PATCHES = ("neighbours", "patchcore", "padim")
 ONE_CALL = BASELINES["one_call"]
@@ -31,9 +35,10 @@ above it: like stands beside like under [beyond the paper](#results-beyond)."""
 
 
 def overview() -> str:
-    """What all figures come to in three sentences, the figure, and the table."""
+    """What all figures come to in four sentences, the figure, and the table."""
     found = {data: of for data in SETS if (of := detectors(data))}
-    told = [on_products(found), on_real_sets(found), of_the_extension()]
+    told = [on_products(found), on_real_sets(found), of_the_extension(),
+            of_one_call()]
     missing = [name_of(data) for data in SETS if data not in found]
     return "\n\n".join([
         "\n".join(f"- {one}" for one in told), results_figure.shown(),
@@ -86,24 +91,38 @@ def on_real_sets(found: dict[str, dict]) -> str:
 
 
 def of_the_extension() -> str:
-    """On how many sets a step for each region is surely above the paper's method, and
-    above PatchCore.
-    """
-    rows = load("beyond")["differences"]
-    sets = dict.fromkeys(row["data"] for row in rows)
+    """On how many sets a step for each region is surely above and below each other."""
+    others = (("clean", "the paper's method"), ("patchcore", "PatchCore"),
+              ("padim", "PaDiM"))
+    return (f"**Beyond the paper.** {_of_sets()}, a step for each region is "
+            + "; ".join(surely(OURS, other, named) for other, named in others)
+            + ". Elsewhere they are not told apart.")
 
-    def count(other: str, side: Callable[[dict], bool]) -> str:
-        where = Counter(row["metric"] for row in rows
-                        if row["other"] == other and side(row))
-        return " and ".join(f"on {where[metric]} in {METRICS[metric]}"
-                            for metric in BOTH) if where else "on none"
 
-    above, below = (lambda row: row["low"] > 0), (lambda row: row["high"] < 0)
-    return (f"**Beyond the paper.** Of {len(sets)} sets, a step for each region is "
-            "above the paper's method, trained alike, by the whole interval "
-            f"{count('clean', above)}, and below it {count('clean', below)}; above "
-            f"PatchCore {count('patchcore', above)}, and below it "
-            f"{count('patchcore', below)}. Elsewhere they are level.")
+def of_one_call() -> str:
+    """The same of one call of that network: what is left without the loop."""
+    return (f"**Without the loop.** {_of_sets()}, one call of the extension's network is "
+            f"{surely('one_call', 'clean', 'the method of the paper')}. The extension "
+            f"is {surely(OURS, 'one_call', 'that call')}.")
+
+
+def _of_sets() -> str:
+    sets = {row["data"] for row in load("beyond")["differences"]}
+    return f"Of {len(sets)} sets, and by the whole interval"
+
+
+def surely(one: str, other: str, named: str) -> str:
+    """On how many sets one method is by the whole interval above and below another."""
+    rows = [row for row in load("beyond")["differences"]
+            if (row["one"], row["other"]) == (one, other)]
+
+    def count(side: Callable[[dict], bool]) -> str:
+        where = Counter(row["metric"] for row in rows if side(row))
+        return ("on " + " and ".join(f"{where[metric]} in {METRICS[metric]}"
+                                     for metric in BOTH) if where else "on none")
+
+    return (f"above {named} {count(lambda row: row['low'] > 0)}, below it "
+            f"{count(lambda row: row['high'] < 0)}")
 
 
 def demo() -> str:
@@ -175,19 +194,31 @@ def over(runs: list[dict], metric: str) -> str:
 
 
 def at_threshold() -> str:
-    """What the detectors find and flag at their own thresholds: means over seeds."""
+    """What the detectors find and flag at their own thresholds: means over seeds, and
+    the lowest and highest.
+    """
     rows = []
     for data in SETS:
-        for name, preset in ((METHOD, "clean"), (EXTENSION, "regional")):
-            if runs := runs_of(data, "", preset):
-                of = lambda key, runs=runs: mean(run["result"][key] for run in runs)
-                held_out = runs[0].get("held_out", runs[0].get("record", {}).get(
-                    "held_out"))
-                rows.append([name_of(data), name, held_out, len(runs),
-                             f"{of('recall'):.0%}",
-                             f"{of('false_positive_rate'):.0%}"])
-    return table(["data set", "detector", "held out", "seeds", "defective images found",
-                  "good images flagged"], rows)
+        for name, kind in ((METHOD, "clean"), (EXTENSION, "regional")):
+            if runs := runs_of(data, "", kind):
+                rows.append([name_of(data), name, threshold_from(runs[0]), len(runs),
+                             *(spread([run["result"][key] for run in runs])
+                               for key in ("recall", "false_positive_rate"))])
+    return table(["data set", "detector", "good images that it is of", "seeds",
+                  "defective images found", "good images flagged"], rows)
+
+
+def threshold_from(run: dict) -> int:
+    """How many held-out images the run's threshold is of."""
+    shared = preset().change(threshold_share=run["settings"]["threshold_share"])
+    return len(split(torch.arange(run["held_out"]), shared)[1])
+
+
+def spread(values: list[float]) -> str:
+    """The mean as a share, and where there are several the lowest and the highest."""
+    if len(values) == 1:
+        return f"{values[0]:.0%}"
+    return f"{mean(values):.0%} ({min(values):.0%} to {max(values):.0%})"
 
 
 def settings() -> str:

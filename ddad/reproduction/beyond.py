@@ -1,5 +1,5 @@
-"""The extension beside what it has to beat, on the same test images: figures for each
-seed, and paired differences.
+"""The extension, and one call of its network, beside what they have to beat, on the
+same test images: figures for each seed, and paired differences.
 """
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from .intervals import auroc_resampled, pro_resampled
 from .receipts import exact_pro, labels
 
 OURS = "regional"
-OTHERS = ("clean", "one_call", "neighbours", "patchcore")
-PATCHES = ("neighbours", "patchcore")
+PATCHES = ("neighbours", "patchcore", "padim")
+OTHERS = ("clean", "one_call", *PATCHES)
+# one minus another
+PAIRS = (*((OURS, other) for other in OTHERS), ("one_call", "clean"))
 METRICS = ("i_auroc", "pro")
 
 
@@ -47,9 +49,9 @@ def rows(receipt: dict) -> list[dict]:
 
 
 def differences(receipt: dict) -> list[dict]:
-    """data, other, metric, difference, low, high: the extension's mean over seeds minus
-    the other's, with 95% of resamples of the test images, or of their groups, the same
-    for both; the spread over seeds is not in it.
+    """data, one, other, metric, difference, low, high, a row for each of PAIRS: one's
+    mean over seeds minus the other's, with 95% of resamples of the test images, or of
+    their groups, the same for both; the spread over seeds is not in it.
     """
     means: dict = {}
     for row in rows(receipt):
@@ -62,14 +64,14 @@ def differences(receipt: dict) -> list[dict]:
                                     for _, run, images in of], 0),
                 "pro": np.mean([pro_resampled(receipt, run, images)
                                 for _, run, images in of], 0)}
-    for category, other in drawn:
-        if other == OURS or (category, OURS) not in drawn:
-            continue
+    pairs = [(category, *pair) for category in receipt["test"] for pair in PAIRS
+             if all((category, method) in drawn for method in pair)]
+    for category, one, other in pairs:
         for metric in METRICS:
             ours, theirs = (mean(row[metric] for row in means[category, method])
-                            for method in (OURS, other))
-            low, high = percentiles(drawn[category, OURS][metric]
+                            for method in (one, other))
+            low, high = percentiles(drawn[category, one][metric]
                                     - drawn[category, other][metric])
-            made.append({"data": category, "other": other, "metric": metric,
+            made.append({"data": category, "one": one, "other": other, "metric": metric,
                          "difference": ours - theirs, "low": low, "high": high})
     return made

@@ -321,16 +321,18 @@ def _files(item: Item) -> Iterator[Path]:
 
 
 def commit() -> str | None:
-    """The package's commit, with -dirty when files differ from it; None outside a
+    """The commit, with -dirty when files of the package differ from it; None outside a
     checkout.
     """
-    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    package = Path(__file__).resolve().parents[1]
+    git = lambda *asked: subprocess.run(["git", "-C", str(package), *asked], text=True,
+                                        capture_output=True, timeout=20)
     try:
-        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *describe],
-                              capture_output=True, text=True, timeout=20)
+        head = git("rev-parse", "HEAD").stdout.strip()
+        changed = git("status", "--porcelain", "--", ".").stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return head + "-dirty" * bool(changed) if head else None
 
 
 def categories_in(data: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """The extension's figures: from planted receipts, and the record from those there are.
 """
 import json
+from statistics import mean
 
 import beyond
 import numpy as np
@@ -8,14 +9,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from test_ledger import AREA, N, images, receipt
 
-from ddad.reproduction.beyond import differences, rows
+from ddad.reproduction.beyond import OURS, PAIRS, differences, rows
 
 
 @pytest.fixture
 def planted():
     """The extension finds 0.9 in two seeds, the paper's method and neighbours 0.5."""
     weak = images(0.5, 7)
-    asked = {"baselines": {"neighbours": weak, "patchcore": {"seeds": [
+    asked = {"baselines": {"neighbours": weak, "padim": weak, "patchcore": {"seeds": [
         {"seed": 3} | images(0.5, 8), {"seed": 4} | images(0.6, 9)]}}}
     runs = [{"preset": "regional", "seed": seed, "images": images(0.9, seed),
              "one_call": images(0.7, seed)} for seed in (0, 1)]
@@ -28,7 +29,7 @@ def test_there_is_a_row_for_each_training_and_drawing(planted):
     found = {(row["method"], row["seed"]): row for row in rows(planted)}
     assert found.keys() == {
         ("regional", 0), ("regional", 1), ("one_call", 0), ("one_call", 1),
-        ("clean", 0), ("neighbours", 0), ("patchcore", 3), ("patchcore", 4)}
+        ("clean", 0), ("neighbours", 0), ("padim", 0), ("patchcore", 3), ("patchcore", 4)}
     bad = np.array(AREA) > 0
     assert found["regional", 1]["i_auroc"] == pytest.approx(
         roc_auc_score(bad, images(0.9, 1)["score"]))
@@ -37,9 +38,14 @@ def test_there_is_a_row_for_each_training_and_drawing(planted):
 
 
 def test_a_difference_is_paired_and_its_interval_holds_it(planted):
-    found = {(row["other"], row["metric"]): row for row in differences(planted)}
-    assert {other for other, _ in found} == {
-        "one_call", "clean", "neighbours", "patchcore"}
+    made = differences(planted)
+    assert {(row["one"], row["other"]) for row in made} == set(PAIRS)
+    [apart] = (row for row in made
+               if (row["one"], row["metric"]) == ("one_call", "pro"))
+    assert apart["difference"] == pytest.approx(
+        mean(np.sum(images(0.7, seed)["overlap"]) - np.sum(images(0.5, 7)["overlap"])
+             for seed in (0, 1)) / (np.array(AREA) > 0).sum())
+    found = {(row["other"], row["metric"]): row for row in made if row["one"] == OURS}
     for row in found.values():
         assert row["low"] <= row["difference"] <= row["high"]
     assert found["clean", "pro"]["low"] > 0
@@ -47,7 +53,7 @@ def test_a_difference_is_paired_and_its_interval_holds_it(planted):
     same = [run | {"preset": preset} for run in planted["runs"][:1]
             for preset in ("regional", "clean")]
     for row in differences(planted | {"runs": same}):
-        if row["other"] == "clean":
+        if (row["one"], row["other"]) == (OURS, "clean"):
             assert row["difference"] == row["low"] == row["high"] == 0
 
 

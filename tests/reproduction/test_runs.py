@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from ddad.reproduction.runs import (
     Run,
     by_category,
     categories_in,
+    commit,
     reproduce,
     settings_of,
 )
@@ -168,6 +170,23 @@ def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
     make_receipt(tmp_path)
     receipt = read_receipt(tmp_path)
     assert all(make(receipt) is not None for make in tables.TABLES.values())
+
+
+def test_the_commit_is_dirty_where_files_of_the_package_differ(tmp_path, monkeypatch):
+    module = tmp_path / "package" / "reproduction" / "runs.py"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr("ddad.reproduction.runs.__file__", str(module))
+    assert commit() is None                         # no checkout
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    module.write_text("1")
+    for asked in ("init", "add .", "-c user.name=a -c user.email=a commit -m made"):
+        git(["git", *asked.split()])
+    clean = commit()
+    assert len(clean) == 40
+    (tmp_path / "record.json").write_text("{}")
+    assert commit() == clean
+    module.write_text("2")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_presets_of_one_training_share_it(data, runs, tmp_path, monkeypatch):
