@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from statistics import mean
 
-from records import BOOK, name_of, table
+from records import BOOK, PRODUCTS, name_of, table
 
 from ddad.calibration import CHOSEN
 from ddad.reproduction import verdicts
@@ -235,10 +235,20 @@ def answer(found: list[Row]) -> str:
               [row for row in found if if_alone(row) == word] for word in words[:2]}
     told = "\n".join(f"- *{word[0].upper() + word[1:]}*: {named(of)}."
                      for word, of in which.items())
+    told += "".join(f"\n- *On real sets alone*: {on_real_sets(row)}."
+                    for row in which[verdicts.CONFIRMED])
     return (f"Of {len(found)} figures that can be tested here, {tested} have runs: "
             f"{figures}. {counted[TO_BE_RUN]} figures wait for their runs, and "
             f"{len(not_run())} claims, on the paper's own data, cannot be tested "
             f"here.\n\n{told}")
+
+
+def on_real_sets(row: Row) -> str:
+    """What is left of a claim without the drawn products, which share a generator."""
+    real = [one for one in row.effects if one.data not in PRODUCTS]
+    p = across(real).p if real else None
+    return (f"{named([row])}, {len(real)} sets, "
+            + ("no p" if p is None else f"p {p:.3f}, not corrected"))
 
 
 def everywhere(row: Row) -> bool:

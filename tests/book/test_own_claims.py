@@ -35,7 +35,8 @@ def joined(receipts):
 
 def beside(data):
     """The extension finds more than the paper's method, less than PatchCore."""
-    asked = {"baselines": {"neighbours": images(0.5, 7), "patchcore": {"seeds": [
+    asked = {"baselines": {"neighbours": images(0.5, 7), "padim": images(0.7, 7),
+                           "patchcore": {"seeds": [
         {"seed": seed} | images(0.9, seed) for seed in (0, 1)]}}}
     runs = [{"preset": "regional", "seed": seed, "images": images(0.7, seed),
              "one_call": images(0.7, seed)} for seed in (0, 1)]
@@ -60,12 +61,14 @@ def test_each_claim_can_be_confirmed_and_refuted():
         assert row.verdict == CONFIRMED and len(row.effects[0].by_seed) == 2
     assert masked.verdict == CONTRADICTED
     assert masked.effects[0].value == pytest.approx(-0.2, abs=0.01)
-    clean, neighbours, patchcore, one_call = (
-        rows[claim, "PRO"] for claim, _ in own_claims.AGAINST)
+    clean, neighbours, patchcore, _, one_call, apart = (
+        rows[claim, "PRO"] for claim, *_ in own_claims.AGAINST)
     assert clean.verdict == CONFIRMED and patchcore.verdict == CONTRADICTED
     # one without seeds stands beside every seed
     assert len(neighbours.effects[0].by_seed) == 2
     assert all(one.value == 0 for one in one_call.effects)
+    # one call minus the paper's method, not the extension minus one of them
+    assert [one.value for one in apart.effects] == pytest.approx([0.2] * 4, abs=0.01)
 
 
 def test_the_mean_over_the_steps_is_taken():
