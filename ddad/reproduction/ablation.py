@@ -96,13 +96,13 @@ class Within(Calibration):
             self.detectors = [detector]
             self.trials, self.before = like.trials, like.before
 
-    def best(self, paths: list[dict], weighings: list[dict], *shared
+    def best(self, paths: list[dict], weighings: list[dict], *how
              ) -> tuple[dict, list]:
         rule, left = self.settings.step_rule, self.variant
         return super().best(
             [path for path in paths if path["step_rule"] == rule],
             [one for one in weighings
-             if one["lam"] in left.lam and one["latent_blur"] in left.blur], *shared)
+             if one["lam"] in left.lam and one["latent_blur"] in left.blur], *how)
 
 
 class OneSeed:
