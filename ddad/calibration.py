@@ -195,8 +195,7 @@ class Calibration:
         image, first = [], 0
         for trial in self.trials:
             N = trial.kind.count("good")
-            of = np.arange(N).repeat(len(trial.kind) // N - 1)
-            image.append(first + of)
+            image.append(first + np.arange(N).repeat(len(trial.kind) // N - 1))
             first += N
         groups = np.concatenate([groups_of(trial) for trial in self.trials], 1)
         row = choose_row(both, groups, np.concatenate(image), self.settings.seed)

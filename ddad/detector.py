@@ -147,12 +147,11 @@ class Detector:
         scores = [self.predict(part).score for part in good.split(n) if len(part)]
         self.held_out_scores = torch.cat(scores) if scores else None
 
+    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""
-        with torch.no_grad():
-            return torch.cat([
-                self._feature(self.networks.features(x0.to(self.device)))
-                for x0 in images.split(32)])
+        return torch.cat([self._feature(self.networks.features(x0.to(self.device)))
+                          for x0 in images.split(32)])
 
     def _feature(self, phi_x0: list[Tensor]) -> Tensor:
         s = self.settings

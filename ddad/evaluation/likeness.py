@@ -9,9 +9,24 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ..data.images import ImageFiles, mean_level
+from ..dynamic_noise import MemoryBank
 
 # Chance makes held-out images look so unlike the training images in one fit of 1000.
 ALIKE = 1e-3
+
+
+def alike(first, detector, good: Tensor | ImageFiles) -> dict | None:
+    """Whether held-out good images (M, 3, H, W) are to the first detector as those that
+    its networks saw, which tells another product; and the limits of the other one's own
+    d. None without images.
+    """
+    if not len(good):
+        return None
+    bank, s = first.memory_bank, first.settings
+    own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+    seen, d = (one.memory_bank.distance(one.features(good), one.settings.neighbours)
+               for one in (first, detector))
+    return compare_distances(seen, own.distances) | limits(d, good)
 
 
 def compare_distances(held_out: Tensor, training: Tensor) -> dict:
