@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .calibration import Calibration, enough
-from .data.images import as_images
+from .data.images import Images, as_images
 from .detector import Detector
 from .evaluation.likeness import alike
 from .fine_tuning import fine_tune
@@ -41,8 +41,8 @@ STEPS = 1_000_003                               # between the draws of two seeds
 FEW = 20                # a conformal threshold at 5% needs 19 images
 
 
-def hold_out(images: Tensor, settings: Settings,
-             held_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def hold_out(images: Images, settings: Settings,
+             held_out: Images | None = None) -> tuple[Images, Images]:
     """Training and held-out good images: all of `images` and those given as held out,
     or, without any, a share of `images` drawn with the settings' seed, each in the
     order given.
@@ -56,7 +56,7 @@ def hold_out(images: Tensor, settings: Settings,
     return images[keep], images[~keep]
 
 
-def split(good: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def split(good: Images, settings: Settings) -> tuple[Images, Images]:
     """Held-out good images: those that constants and ranges are made from, and those
     that the threshold is. A share of them each, or, where a part would be smaller than
     FEW, all for both.
@@ -234,7 +234,7 @@ def _as_trained(detector: Detector, settings: Settings, network: str) -> None:
                             "with another value; train anew instead")
 
 
-def _enough(train: Tensor, good: Tensor, settings: Settings, calibrate: bool) -> None:
+def _enough(train: Images, good: Images, settings: Settings, calibrate: bool) -> None:
     """ValueError for too few images."""
     if len(train) < (needed := settings.neighbours + 1):
         raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 "
@@ -243,13 +243,13 @@ def _enough(train: Tensor, good: Tensor, settings: Settings, calibrate: bool) ->
         enough(good)
 
 
-def _encode(detector: Detector, images: Tensor, checkpoint: Path | None) -> tuple:
+def _encode(detector: Detector, images: Images, checkpoint: Path | None) -> tuple:
     """Posterior mean and deviation of the images' latents, each encoded once."""
     keep = checkpoint and kept_latents(checkpoint)
     return encode_all(detector.projection, detector.networks, images, keep)
 
 
-def _train(detector: Detector, train: Tensor, z0: tuple,
+def _train(detector: Detector, train: Images, z0: tuple,
            checkpoint: Path | None) -> None:
     """Gives the detector a trained U-Net."""
     s, networks, source = detector.settings, detector.networks, z0
@@ -264,7 +264,7 @@ def _train(detector: Detector, train: Tensor, z0: tuple,
     networks.place_unet(unet)
 
 
-def _learn(detector: Detector, train: Tensor, good: Tensor, calibrate: bool,
+def _learn(detector: Detector, train: Images, good: Images, calibrate: bool,
            checkpoint: Path | None, stages: Stages) -> None:
     """A U-Net, unless it has one; calibration, fine-tuning, banks, ranges, threshold.
     """
@@ -314,8 +314,8 @@ def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
     return reconstruct
 
 
-def adapt(detector: Detector, images: Tensor, settings: Settings,
-          held_out: Tensor | None = None) -> Detector:
+def adapt(detector: Detector, images: Images, settings: Settings,
+          held_out: Images | None = None) -> Detector:
     """The same networks under other settings, with memory bank, ranges and threshold
     made anew from the images they were trained on.
 

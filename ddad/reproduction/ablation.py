@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch import Tensor
-
 from ..calibration import Calibration, enough
+from ..data.images import Images
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector
 from ..evaluation.scoring import evaluate, lacking
@@ -87,7 +86,7 @@ class Within(Calibration):
     the same latents, noise and path.
     """
 
-    def __init__(self, detector: Detector, good: Tensor, variant: Variant,
+    def __init__(self, detector: Detector, good: Images, variant: Variant,
                  shared: tuple[list, list] | None = None):
         self.variant = variant
         if shared is None:
@@ -116,13 +115,13 @@ class OneSeed:
         self.shared: dict[tuple, tuple[list, list]] = {}    # of the calibrations
 
     @cached_property
-    def images(self) -> tuple[Tensor, Tensor | None]:
+    def images(self) -> tuple[Images, Images | None]:
         """Good images, and those given as held out, if there are any."""
         return load_train(self.root, self.settings), load_held_out(self.root,
                                                                    self.settings)
 
     @cached_property
-    def good(self) -> tuple[Tensor, Tensor, Tensor]:
+    def good(self) -> tuple[Images, Images, Images]:
         """Good images to train on; held out, for constants and for the threshold."""
         train, held_out = hold_out(self.images[0], self.settings, self.images[1])
         return train, *split(held_out, self.settings)
