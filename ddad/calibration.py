@@ -55,13 +55,14 @@ class Tried(NamedTuple):
 
 
 def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
-          weighings: list[dict], shared: SharedPaths | None = None) -> Tried:
+          weighings: list[dict], shared: SharedPaths | None = None,
+          what: str = "sweep") -> Tried:
     """Every path with every weighing of its maps, both dicts of settings, on `images`
     (N, 3, H, W) with `masks` (N, H, W) bool.
 
     An image with an empty mask is good; the maps are scaled by the good ones' range,
     and measured with sides of at most SIDE. shared: what other sweeps of these images
-    made, with the detector as it is.
+    made, with the detector as it is. what: the name of its bar.
     """
     shared, labels = shared or SharedPaths(detector, images, SIDE), masks.any((1, 2))
     side, seen, table, q = shared.size, shared.seen, [], []
@@ -71,7 +72,7 @@ def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
     shared.expect(tried)
     A_p = None if seen.d_p is None else maps.upsample(
         seen.d_p, side, detector.settings.align_corners).cpu()
-    for one in (bar := tqdm(tried, "calibrate", leave=False, delay=2)):
+    for one in (bar := tqdm(tried, what, leave=False, delay=2)):
         z0_hat, A_f = shared.of(one)
         for change in weighings:
             s = one.settings.change(**change)
@@ -184,17 +185,17 @@ class Calibration:
         return [SharedPaths(detector, trial.images, SIDE)
                 for detector, trial in zip(self.detectors, self.trials)]
 
-    def best(self, paths: list[dict], weighings: list[dict],
-             shared: list[SharedPaths]) -> tuple[dict, list]:
-        """The chosen settings, and the table of each pair."""
-        tried = [sweep(detector, trial.images, trial.masks, paths, weighings, one)
+    def best(self, paths: list[dict], weighings: list[dict], shared: list[SharedPaths],
+             what: str) -> tuple[dict, list]:
+        """The chosen settings, and the table of each pair. what: of them is chosen."""
+        tried = [sweep(detector, trial.images, trial.masks, paths, weighings, one,
+                       f"calibrate {what}")
                  for detector, trial, one in zip(self.detectors, self.trials, shared)]
         both = Tried(tried[0].table, np.concatenate([one.q for one in tried], 1))
         image, first = [], 0
         for trial in self.trials:
             N = trial.kind.count("good")
-            of = np.arange(N).repeat(len(trial.kind) // N - 1)
-            image.append(first + of)
+            image.append(first + np.arange(N).repeat(len(trial.kind) // N - 1))
             first += N
         groups = np.concatenate([groups_of(trial) for trial in self.trials], 1)
         row = choose_row(both, groups, np.concatenate(image), self.settings.seed)
@@ -207,8 +208,9 @@ class Calibration:
         """
         plain = weighings(self.settings)
         self.before = shared = self.before or self.observed()
-        chosen, tables = self.best(paths(self.settings), plain, shared)
-        chosen, more = self.best(further(chosen, self.detectors[0]), plain, shared)
+        chosen, tables = self.best(paths(self.settings), plain, shared, "path")
+        others = further(chosen, self.detectors[0])
+        chosen, more = self.best(others, plain, shared, "guidance")
         return chosen, [a + b for a, b in zip(tables, more)]
 
     def map(self) -> tuple[dict, list]:
@@ -217,4 +219,4 @@ class Calibration:
         for one, before in zip(shared, self.before):
             one.z0_hat = before.z0_hat              # no feature is in these
         path = {name: getattr(s, name) for name in PATH}
-        return self.best([path], weighings(s), shared)
+        return self.best([path], weighings(s), shared, "map")

@@ -34,7 +34,7 @@ def threshold(held_out: Tensor, rate: float) -> float:
     if not len(held_out) or not 0 < rate < 1:
         raise ValueError(f"a threshold for {rate:g} false alarms from {len(held_out)} "
                          "held-out images: it needs a rate between 0 and 1, and images")
-    k = _rank(len(held_out), rate)
+    k = rank(len(held_out), rate)
     return held_out.double().sort(descending=True).values[k - 1].item()
 
 
@@ -51,7 +51,7 @@ def expected(M: int, rate: float) -> tuple[float, float, float]:
     where scores are equal.
     """
     from scipy.stats import beta  # slow to load, and detection needs none
-    k = _rank(M, rate)
+    k = rank(M, rate)
     low, high = beta.interval(0.9, k, M + 1 - k)
     return k / (M + 1), float(low), float(high)
 
@@ -65,6 +65,6 @@ def shortage(M: int, rate: float) -> str:
             f"{promised(M, rate):.2%}; that takes {needed}")
 
 
-def _rank(M: int, rate: float) -> int:
-    # the same divisions as in p, so that both agree to the bit
+def rank(M: int, rate: float) -> int:
+    """k, 1 .. M, by the same divisions as in p, so that both agree to the bit."""
     return max(1, sum(i / (M + 1) <= rate for i in range(1, M + 1)))

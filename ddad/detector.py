@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import anomaly_map as maps
 from . import conformal, saved_model
-from .data.images import as_images
+from .data.images import Images, as_images
 from .dynamic_noise import MemoryBank, bin_edges, choose_bin, feature, select_step
 from .evaluation.patches import drawn_patches, patch_parts, stacked
 from .latent_projection import LatentProjection, draw, draws_of
@@ -100,7 +100,7 @@ class Detector:
         return self.networks.device
 
     @classmethod
-    def fit(cls, images: Tensor, settings: Settings | None = None, **how) -> Detector:
+    def fit(cls, images, settings: Settings | None = None, **how) -> Detector:
         """Learn one product from its good images: see `training.fit`."""
         from .training import fit  # inference needs nothing of the training
         return fit(images, settings, **how)
@@ -112,7 +112,7 @@ class Detector:
             return None
         return conformal.threshold(self.held_out_scores, self.settings.false_alarms)
 
-    def set_banks(self, train: Tensor, good: Tensor) -> None:
+    def set_banks(self, train: Images, good: Images) -> None:
         """Memory banks, of images and, where settings need it, of patches: from the
         good images (N, 3, H, W) that were trained on, and held-out ones.
         """
@@ -125,7 +125,7 @@ class Detector:
             self.patch_bank = PatchBank.fit(rows, patch_parts(phi, good, s),
                                             s.patch_bank, s.seed)
 
-    def set_ranges(self, good: Tensor, keep: bool = True) -> Prediction | None:
+    def set_ranges(self, good: Images, keep: bool = True) -> Prediction | None:
         """Map ranges from held-out good images (N, 3, H, W), and, unless keep is false,
         what was predicted of them; nothing where there are none.
         """
@@ -139,7 +139,7 @@ class Detector:
         self.ranges = maps.Ranges.joined(ranges)
         return self.weigh(found) if keep else None
 
-    def set_held_out_scores(self, good: Tensor) -> None:
+    def set_held_out_scores(self, good: Images) -> None:
         """What the threshold comes from: the scores of held-out good images, (N, 3, H,
         W); nothing where there are none.
         """
@@ -147,12 +147,11 @@ class Detector:
         scores = [self.predict(part).score for part in good.split(n) if len(part)]
         self.held_out_scores = torch.cat(scores) if scores else None
 
-    def features(self, images: Tensor) -> Tensor:
+    @torch.no_grad()
+    def features(self, images: Images) -> Tensor:
         """y of Algorithm 2 for images (N, 3, H, W): (N, F) on the device."""
-        with torch.no_grad():
-            return torch.cat([
-                self._feature(self.networks.features(x0.to(self.device)))
-                for x0 in images.split(32)])
+        return torch.cat([self._feature(self.networks.features(x0.to(self.device)))
+                          for x0 in images.split(32)])
 
     def _feature(self, phi_x0: list[Tensor]) -> Tensor:
         s = self.settings

@@ -120,9 +120,8 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
     record, given = manifest["record"], manifest["ranges"]
     ranges = None if given is None else Ranges(
         **{name: pair and tuple(pair) for name, pair in given.items()})
-    patches = None
-    if settings.by_patch:
-        patches = state["patches"].float(), state["patch_range"].float()
+    patches = None if not settings.by_patch else (
+        state["patches"].float(), state["patch_range"].float())
     bank, distances = state["bank"].float(), state["distances"].float()
     fits = bank.ndim == 2 and len(bank) >= K and distances.shape == bank.shape[:1]
     for holds, otherwise in (

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .calibration import Calibration, enough
-from .data.images import as_images
+from .data.images import Images, as_images
 from .detector import Detector
-from .dynamic_noise import MemoryBank
-from .evaluation.likeness import compare_distances, limits
+from .evaluation.likeness import alike
 from .fine_tuning import fine_tune
 from .latent_projection import draw
 from .networks.autoencoders import load_vae
@@ -42,8 +41,8 @@ STEPS = 1_000_003                               # between the draws of two seeds
 FEW = 20                # a conformal threshold at 5% needs 19 images
 
 
-def hold_out(images: Tensor, settings: Settings,
-             held_out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def hold_out(images: Images, settings: Settings,
+             held_out: Images | None = None) -> tuple[Images, Images]:
     """Training and held-out good images: all of `images` and those given as held out,
     or, without any, a share of `images` drawn with the settings' seed, each in the
     order given.
@@ -57,7 +56,7 @@ def hold_out(images: Tensor, settings: Settings,
     return images[keep], images[~keep]
 
 
-def split(good: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def split(good: Images, settings: Settings) -> tuple[Images, Images]:
     """Held-out good images: those that constants and ranges are made from, and those
     that the threshold is. A share of them each, or, where a part would be smaller than
     FEW, all for both.
@@ -180,7 +179,8 @@ def train_noise_predictor(unet: nn.Module, mean: Tensor, std: Tensor | None,
 
 
 def fit(images, settings: Settings | None = None, *, held_out=None,
-        device: str = "auto", vae=None, unet=None, phi=None, calibrate: bool = False,
+        device: str = "auto", vae=None, unet=None, phi=None,
+        like: Detector | None = None, calibrate: bool = False,
         checkpoint: str | Path | None = None) -> Detector:
     """Learn one product from its good images: (N, 3, H, W) in [-1, 1], or what else
     `data.images.as_images` takes, such as a list of paths: of many, the images are read
@@ -188,11 +188,13 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
 
     held_out: good images for ranges, threshold and calibration; else a share of
     `images` is kept back. vae, unet, phi: networks in place of those the settings name;
-    a given unet is not trained. calibrate: choose constants (`calibration`) before phi
-    is fine-tuned. checkpoint: where the training's state is kept, and a later call goes
-    on from. Several processes, given the same images, share out the training and end
-    alike. Warns of held-out images unlike the others. Raises SettingsError,
-    BackboneError, WriteError, and ValueError for too few images.
+    a given unet is not trained. like: a detector of the same product, whose autoencoder
+    and U-Net serve, on its device; held-out images are compared with those it saw.
+    calibrate: choose constants (`calibration`) before phi is fine-tuned. checkpoint:
+    where the training's state is kept, and a later call goes on from. Several
+    processes, given the same images, share out the training and end alike. Warns of
+    held-out images unlike the others. Raises SettingsError, also for what `like` was
+    trained with otherwise; BackboneError, WriteError, ValueError for too few images.
     """
     s, device = settings or preset(), pick_device(device)
     images = as_images(images, s.image_size)
@@ -201,7 +203,10 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
     train, good = hold_out(images, s, held_out)
     _enough(train, good, s, calibrate)
     checkpoint = checkpoint and Path(checkpoint)
-    if vae is not None and s.vae == Settings.vae:
+    if like is not None:
+        _as_trained(like, s, EPS_THETA)
+        vae, unet, device = like.networks.vae, like.networks.unet, like.device
+    elif vae is not None and s.vae == Settings.vae:
         s = s.change(vae="given")       # an object of which the settings know no name
     stages = Stages(device)
     # features first: a name that cannot be had is told of before the training
@@ -213,33 +218,38 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
         "held_out_from": "images given" if held_out is not None
         else "a share of the images",
         "images": len(train) + len(good), "held_out": len(good)}
-    z0 = _encode(detector, train, checkpoint)
-    stages.done("encode")
-    if unet is None:
-        _train(detector, train, z0, checkpoint)
-        stages.done("train")
-    _conclude(detector, train, good, z0, calibrate, stages)
+    _learn(detector, train, good, calibrate, checkpoint, stages)
+    if like is not None:                # whose images tell another product
+        detector.record |= {"training": like.record.get("training"),
+                            "held_out_distances": alike(like, detector, good)}
     return detector
 
 
-def _enough(train: Tensor, good: Tensor, settings: Settings, calibrate: bool) -> None:
+def _as_trained(detector: Detector, settings: Settings, network: str) -> None:
+    """SettingsError for a setting that the detector's network was trained with."""
+    trained = [name for name in shaping(network)
+               if getattr(settings, name) != getattr(detector.settings, name)]
+    if trained:
+        raise SettingsError(f"setting {', '.join(trained)}: the networks were trained "
+                            "with another value; train anew instead")
+
+
+def _enough(train: Images, good: Images, settings: Settings, calibrate: bool) -> None:
     """ValueError for too few images."""
-    needed = settings.neighbours + 1
-    if len(train) < needed:
-        raise ValueError(
-            f"{len(train)} training images are fewer than neighbours + 1 = {needed}; "
-            "add good images, or lower neighbours or held_out")
+    if len(train) < (needed := settings.neighbours + 1):
+        raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 "
+                         f"= {needed}; add images, or lower neighbours or held_out")
     if calibrate:
         enough(good)
 
 
-def _encode(detector: Detector, images: Tensor, checkpoint: Path | None) -> tuple:
+def _encode(detector: Detector, images: Images, checkpoint: Path | None) -> tuple:
     """Posterior mean and deviation of the images' latents, each encoded once."""
     keep = checkpoint and kept_latents(checkpoint)
     return encode_all(detector.projection, detector.networks, images, keep)
 
 
-def _train(detector: Detector, train: Tensor, z0: tuple,
+def _train(detector: Detector, train: Images, z0: tuple,
            checkpoint: Path | None) -> None:
     """Gives the detector a trained U-Net."""
     s, networks, source = detector.settings, detector.networks, z0
@@ -254,9 +264,15 @@ def _train(detector: Detector, train: Tensor, z0: tuple,
     networks.place_unet(unet)
 
 
-def _conclude(detector: Detector, train: Tensor, good: Tensor, z0: tuple,
-              calibrate: bool, stages: Stages) -> None:
-    """What follows: calibration, fine-tuning, memory bank, ranges and threshold."""
+def _learn(detector: Detector, train: Images, good: Images, calibrate: bool,
+           checkpoint: Path | None, stages: Stages) -> None:
+    """A U-Net, unless it has one; calibration, fine-tuning, banks, ranges, threshold.
+    """
+    z0 = _encode(detector, train, checkpoint)
+    stages.done("encode")
+    if detector.networks.unet is None:
+        _train(detector, train, z0, checkpoint)
+        stages.done("train")
     good, for_threshold = split(good, detector.settings)
     if calibrate:
         detector.set_banks(train, good)
@@ -298,31 +314,15 @@ def reconstruct_rows(detector: Detector, mean: Tensor, std: Tensor | None
     return reconstruct
 
 
-def alike(first: Detector, detector: Detector, good: Tensor) -> dict | None:
-    """Whether held-out images are to the first detector as those that its networks saw,
-    which tells another product; and the limits of the present one's own d.
-    """
-    if len(good):
-        bank, s = first.memory_bank, first.settings
-        own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
-        seen, d = (one.memory_bank.distance(one.features(good), one.settings.neighbours)
-                   for one in (first, detector))
-        return compare_distances(seen, own.distances) | limits(d, good)
-
-
-def adapt(detector: Detector, images: Tensor, settings: Settings,
-          held_out: Tensor | None = None) -> Detector:
+def adapt(detector: Detector, images: Images, settings: Settings,
+          held_out: Images | None = None) -> Detector:
     """The same networks under other settings, with memory bank, ranges and threshold
     made anew from the images they were trained on.
 
     Warns of held-out images unlike those. Raises SettingsError for a setting that the
     networks were trained with: it needs a new training.
     """
-    trained = [name for name in shaping(PHI)
-               if getattr(settings, name) != getattr(detector.settings, name)]
-    if trained:
-        raise SettingsError(f"setting {', '.join(trained)}: the networks were trained "
-                            "with another value; train anew instead")
+    _as_trained(detector, settings, PHI)
     train, good = hold_out(images, settings, held_out)
     other = detector.under(settings)
     for_ranges, for_threshold = split(good, settings)
@@ -330,6 +330,6 @@ def adapt(detector: Detector, images: Tensor, settings: Settings,
     other.set_ranges(for_ranges, keep=False)
     other.set_held_out_scores(for_threshold)
     other.record = detector.record | {
-        "images": len(images) + (0 if held_out is None else len(held_out)),
-        "held_out": len(good), "held_out_distances": alike(detector, other, good)}
+        "images": len(train) + len(good), "held_out": len(good),
+        "held_out_distances": alike(detector, other, good)}
     return other

@@ -15,21 +15,12 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 from axe import script as axe_script
-from axe import violations
-from check_site import (
-    SCHEMES,
-    WIDTHS,
-    browser,
-    complaints,
-    options_of,
-    screen,
-    strangers,
-    whole_page,
-)
+from check_site import WIDTHS, browser, fails, options_of
 from PIL import Image, ImageOps
 
 from ddad.cli import main as ddad
@@ -112,8 +103,9 @@ def reports(folder: Path) -> dict[str, Path]:
             "detect": folder / "found/report.html"}
 
 
-def look(driver, name: str) -> list[str]:
-    """What is wrong with the page that is shown, colours apart."""
+def look(driver, name: str, path: Path) -> list[str]:
+    """What is wrong with a report, colours apart."""
+    driver.get(path.as_uri())
     for _ in range(50):                         # pictures load as they are asked for
         found = driver.execute_script(LOOK)
         if not found["broken"]:
@@ -135,22 +127,8 @@ def main() -> int:
         return 2
     with tempfile.TemporaryDirectory() as made:
         for (name, path), width in product(reports(Path(made)).items(), WIDTHS):
-            for scheme in SCHEMES:
-                screen(driver, width, scheme)
-                first = scheme == SCHEMES[0]
-                if first:
-                    driver.get(path.as_uri())
-                    driver.execute_script(LOOK)
-                if given.pictures:
-                    given.pictures.mkdir(parents=True, exist_ok=True)
-                    shot = given.pictures / f"{name}_{width}_{scheme}.png"
-                    shot.write_bytes(whole_page(driver, width, scheme))
-                said = look(driver, name)
-                said += violations(driver, axe, every_rule=first)
-                said += complaints(driver) + strangers(driver, "file://")
-                print(f"report of {name}, {width} px, {scheme}: "
-                      + ("; ".join(said) or "fine"), flush=True)
-                failed |= bool(said)
+            failed |= fails(driver, f"report of {name}", width, "file://", axe,
+                            given.pictures, partial(look, driver, name, path))
     driver.quit()
     return int(failed)
 

@@ -19,8 +19,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 
 from axe import script as axe_script
@@ -213,14 +213,18 @@ def options_of(doc: str, pictures: str) -> argparse.Namespace:
     return options.parse_args()
 
 
-def every_page(host: str, axe: str, pictures: Path | None, width: int) -> bool:
-    """Whether something is wrong with a page on a screen of this width; prints it."""
-    failed, driver = False, browser()
-    for name, scheme in product(contents(), SCHEMES):
+def fails(driver, name: str, width: int, host: str, axe: str, pictures: Path | None,
+          opened: Callable[[], list[str]]) -> bool:
+    """Whether something is wrong with a page on a screen of this width; prints it.
+
+    opened: opens the page, and tells what is wrong with it, colours apart. pictures:
+    folder for a picture of it.
+    """
+    failed = False
+    for scheme in SCHEMES:
         screen(driver, width, scheme)
         first = scheme == SCHEMES[0]
-        # another scheme needs no other page
-        said = visit(driver, name, host, width) if first else []
+        said = opened() if first else []        # another scheme needs no other page
         if pictures:
             pictures.mkdir(parents=True, exist_ok=True)
             shot = pictures / f"{Path(name).name}_{width}_{scheme}.png"
@@ -230,8 +234,17 @@ def every_page(host: str, axe: str, pictures: Path | None, width: int) -> bool:
         print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
               flush=True)
         failed |= bool(said)
-    driver.quit()
     return failed
+
+
+def every_page(host: str, axe: str, pictures: Path | None, width: int) -> bool:
+    """Whether something is wrong with a page of the site at this width."""
+    driver = browser()
+    failed = [fails(driver, name, width, host, axe, pictures,
+                    functools.partial(visit, driver, name, host, width))
+              for name in contents()]
+    driver.quit()
+    return any(failed)
 
 
 def main() -> int:

@@ -17,10 +17,10 @@ from own_claims import NAME, PLAIN
 from records import METRICS, name_of, table
 
 from ddad.reproduction.beyond import entries
-from ddad.reproduction.verdicts import Effect, across, auroc, effect, minus, pro
+from ddad.reproduction.verdicts import Effect, across, effect, minus
+from ddad.reproduction.worth import MEASURES
 from ddad.settings import preset
 
-MEASURES = {"i_auroc": auroc, "pro": pro}
 # what is added: the path that has it; the one, or the method, that has not
 PARTS = {"one step for all, no guidance": ("static", "clean"),
          "a step a region": ("region", "static"), "both": ("region", "clean")}
@@ -68,14 +68,15 @@ def by_set(receipts: Receipts) -> str:
 
 def answer(receipts: Receipts) -> str:
     """The means over the sets in two sentences."""
-    told: dict = {part: [] for part in PARTS}
-    for metric in MEASURES:
-        for part, of in effects(receipts, metric).items():
-            mean = across(of)
-            told[part].append(f"{METRICS[metric]} by "
-                              + shown(mean.value, mean.low, mean.high))
-    without, region, _ = (" and ".join(each) for each in told.values())
-    return (f"On the mean of {len(of)} real sets, one step for all without guidance "
+    found, told = {metric: effects(receipts, metric) for metric in MEASURES}, []
+    for part in PARTS:
+        means = {metric: across(of[part]) for metric, of in found.items()}
+        told.append(" and ".join(
+            f"{METRICS[metric]} by " + shown(mean.value, mean.low, mean.high)
+            for metric, mean in means.items()))
+    without, region, _ = told
+    sets = len(found["pro"]["both"])
+    return (f"On the mean of {sets} real sets, one step for all without guidance "
             f"changes {without}; a step for each region then changes {region}.")
 
 
@@ -90,5 +91,3 @@ def tables(receipts: Receipts) -> dict[str, Callable[[], str]]:
         there = NAME in receipts and effects(receipts, "pro")["both"]
         return lambda: make(receipts) if there else "Not run yet."
     return {"guidance": of(by_set), "guidance_answer": of(answer)}
-
-

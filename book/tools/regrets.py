@@ -14,9 +14,8 @@ import json
 from pathlib import Path
 
 from records import METRICS, compact, load, name_of, recorded, table
-from results_tables import BOTH, EXTENSION, METHOD
+from results_tables import EXTENSION, METHOD, given_away
 
-from ddad.calibration import CHOSEN
 from ddad.data.product import load_test
 from ddad.detector import Detector
 from ddad.evaluation.regret import regret
@@ -71,14 +70,11 @@ def by_run(rows: list[dict]) -> str:
     """A row a detector, as the drawn products' table has them."""
     lines = []
     for row in rows:
-        chosen, best = row["chosen"], row["best_on_test"]
-        other = ", ".join(f"{name.replace('_', ' ')} {best[name]}" for name in CHOSEN
-                          if best[name] != chosen[name])
+        both = (row[one] for one in ("chosen", "best_on_test"))
         lines.append([name_of(row["category"]), PRESETS[row["preset"]], row["seed"],
                       row["images"], row["candidates"], *(
-                          f"{one['i_auroc']:.3f} / {one['pro']:.3f}"
-                          for one in (chosen, best)), other or "the same",
-                      *(f"{row['regret'][metric]:+.3f}" for metric in BOTH)])
+                          f"{one['i_auroc']:.3f} / {one['pro']:.3f}" for one in both),
+                      *given_away(row)])
     head = ["data set", "detector", "seed", "images", "candidates",
             "chosen: I-AUROC / PRO", "best on test", "its other constants",
             "regret I-AUROC", "PRO"]

@@ -231,8 +231,6 @@ def settings() -> str:
     # older records know neither the preset nor a step a region
     found = [(name_of(data), run["settings"]) for data in SETS
              for preset in ("clean", "regional") for run in runs_of(data, "", preset)]
-    cell = lambda s, name: (f"{s[name]:g}" if isinstance(s.get(name), float)
-                            else str(s.get(name, "–")))
     values = {name: {cell(s, name) for _, s in found} for name in titles}
     shown = [name for name in titles if len(values[name]) > 1]
     same = ", ".join(f"{titles[name]} {values[name].pop()}" for name in titles
@@ -242,22 +240,35 @@ def settings() -> str:
             + (f"\n\nThe same in all: {same}." if same else ""))
 
 
+def cell(settings: dict, name: str) -> str:
+    """A setting; a dash where an older record lacks it."""
+    value = settings.get(name, "–")
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def regret() -> str:
     rows = []
     for name in recorded(*SETS):
         found = load(name).get("regret")
         if found:
-            best = found["best_on_test"]
-            chosen = found["chosen"]
-            constants = ", ".join(f"{k.replace('_', ' ')} {best[k]:g}" for k in CHOSEN
-                                  if k in best and best[k] != chosen[k])
-            figures = [one[metric] for one in (chosen, best) for metric in BOTH]
-            lost = [f"{found['regret'][metric]:+.3f}" for metric in BOTH]
-            rows.append([name, found["images"], *figures, constants or "the same",
-                         *lost])
+            figures = [found[one][metric] for one in ("chosen", "best_on_test")
+                       for metric in BOTH]
+            rows.append([name, found["images"], *figures, *given_away(found)])
     head = ["data set", "images", "chosen: I-AUROC", "PRO", "best on test: I-AUROC",
             "PRO", "its other constants", "regret I-AUROC", "PRO"]
     return compact(table(head, rows))
+
+
+def given_away(found: dict) -> list[str]:
+    """Of an `evaluation.regret`: the best candidate's other constants, and how much
+    better it is by either metric.
+    """
+    chosen, best = found["chosen"], found["best_on_test"]
+    # older records lack some
+    other = [f"{name.replace('_', ' ')} {cell(best, name)}" for name in CHOSEN
+             if name in best and best[name] != chosen[name]]
+    return [", ".join(other) or "the same",
+            *(f"{found['regret'][metric]:+.3f}" for metric in BOTH)]
 
 
 def ablation() -> str:

@@ -51,6 +51,7 @@ def run_train(options: Namespace) -> None:
     from ..runtime.files import sha256
     from ..runtime.manifest import MANIFEST
     from ..saved_model import may_hold
+    from ..training import adapt
     given, settings = _start(options)
     images = load_train(options.data, settings)
     held_out = load_held_out(options.data, settings)
@@ -65,11 +66,10 @@ def run_train(options: Namespace) -> None:
     may_hold(options.out)                           # rather now than after the training
 
     def train(checkpoint: Path) -> Detector:
-        if given:
-            detector = _made_from(given, images, settings, held_out, options,
-                                  checkpoint)
+        if given and options.preset in AS_IT_IS:
+            detector = adapt(given, images, settings, held_out)
         else:
-            detector = Detector.fit(images, settings, held_out=held_out,
+            detector = Detector.fit(images, settings, held_out=held_out, like=given,
                                     device=options.device, calibrate=options.calibrate,
                                     checkpoint=checkpoint)
         detector.record["asked"] = asked
@@ -112,32 +112,6 @@ def _anew(name: str, other: str) -> dict:
     own = {"fast": FAST, "regional": REGIONAL, "one-call": ONE_CALL}
     changed = ("preset", *CHOSEN, *own.get(name, ()), *own.get(other, ()))
     return {one: getattr(preset(name), one) for one in changed}
-
-
-def _made_from(given, images, settings, held_out, options: Namespace,
-               checkpoint: Path):
-    """A detector with the networks of another one, or with its U-Net alone.
-    SettingsError for a setting that these were trained with.
-    """
-    from ..detector import Detector
-    from ..runtime.errors import SettingsError
-    from ..settings import EPS_THETA, shaping
-    from ..training import adapt, alike, hold_out
-    if options.preset in AS_IT_IS:
-        return adapt(given, images, settings, held_out)
-    trained = [name for name in shaping(EPS_THETA)
-               if getattr(settings, name) != getattr(given.settings, name)]
-    if trained:
-        raise SettingsError(f"setting {', '.join(trained)}: the U-Net was trained with "
-                            "another value; leave out --from")
-    detector = Detector.fit(images, settings, held_out=held_out, device=options.device,
-                            calibrate=options.calibrate, unet=given.networks.unet,
-                            checkpoint=checkpoint)
-    # against the images that the U-Net saw, which tells another product
-    good = hold_out(images, settings, held_out)[1]
-    detector.record |= {"training": given.record.get("training"),
-                        "held_out_distances": alike(given, detector, good)}
-    return detector
 
 
 def asked_of(settings, images, held_out, calibrate: bool, source: str | None = None

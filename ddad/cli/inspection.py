@@ -30,12 +30,14 @@ def add_inspect(commands) -> None:
 
 
 def run_inspect(options: Namespace) -> None:
-    from ..data.images import good_images
+    from ..data.images import good_images, held_out_items, train_items
     from ..data.plausible import look
     from ..deploy.expectation import failing, remedies
     from ..runtime.devices import pick_device
     from ..training import hold_out, split
-    items, apart = _good(options.images)
+    items, apart = train_items(options.images), held_out_items(options.images)
+    left_out(options.images, {item.path for item in [*items, *apart]},
+             ("train", "validation"))
     doubts, side = look([*items, *apart], options.images)
     for said, _ in doubts:
         warn(said)
@@ -114,19 +116,6 @@ def _report(options: Namespace, detector, good, items: list, doubts: list) -> di
                       promise(detector), detector, shown, parts, expected["seconds"],
                       failing(expected["found"], detector))
     return expected["found"]
-
-
-def _good(folder: Path) -> tuple[list, list]:
-    """Images that lie in the folder; or, of a product's folder, those to train on and
-    those of validation/good, which are held out.
-    """
-    from ..data.images import held_out_items, train_items
-    from ..data.layouts import Item, list_images
-    if (folder / "train").is_dir() or (folder / "Data").is_dir():
-        return train_items(folder), held_out_items(folder)
-    paths = list_images(folder)
-    left_out(folder, set(paths), ())
-    return [Item(path, "good", None) for path in paths], []
 
 
 def share(images: int) -> float:

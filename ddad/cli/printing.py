@@ -45,9 +45,9 @@ def kept(detector, flagged: int, good: int) -> str:
     """
     from scipy.stats import betabinom
 
-    from ..conformal import expected, promised
+    from ..conformal import promised, rank
     M, rate = len(detector.held_out_scores), detector.settings.false_alarms
-    k = round(expected(M, rate)[0] * (M + 1))
+    k = rank(M, rate)
     most = int(betabinom.ppf(0.95, good, k, M + 1 - k))
     verdict = ("more than the promise allows: these images are hardly like the held-out"
                " ones" if flagged > most else "within what the promise allows")

@@ -139,8 +139,9 @@ class ImageFiles:
     size, size) that holds all of them: what is learned from these stays small.
 
     Rows are chosen as a tensor's, by a slice, a mask or indices, and are files again;
-    `.to(device)` reads them. DataError for a file that cannot be read, or that is not
-    what it was at first.
+    `.to(device)` reads them. IndexError for a row that is not there, TypeError for a
+    single number; DataError for a file that cannot be read, or that is not what it was
+    at first.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int,
@@ -156,6 +157,9 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, rows: slice | Tensor) -> "ImageFiles":
+        if isinstance(rows, int):
+            raise TypeError(f"rows of images are chosen by a slice, a mask or indices, "
+                            f"not by a number: [{rows}] could be [[{rows}]]")
         chosen = torch.arange(len(self))[rows].tolist()
         paths, digests = ([of[n] for n in chosen] for of in (self.paths, self.digests))
         return ImageFiles(paths, self.shape[-1], digests)
@@ -176,7 +180,10 @@ def _digest(image: Tensor) -> bytes:
     return hashlib.sha256(image.numpy().tobytes()).digest()
 
 
-def good_images(paths: Sequence[str | Path], size: int) -> Tensor | ImageFiles:
+Images = Tensor | ImageFiles
+
+
+def good_images(paths: Sequence[str | Path], size: int) -> Images:
     """Images to learn from, (N, 3, size, size): read and held, or, where that would
     take more than HELD bytes, as `ImageFiles`. Raises DataError.
     """
@@ -184,7 +191,7 @@ def good_images(paths: Sequence[str | Path], size: int) -> Tensor | ImageFiles:
     return ImageFiles(paths, size) if many else read_images(paths, size)
 
 
-def fingerprint(images: Tensor | ImageFiles) -> str:
+def fingerprint(images: Images) -> str:
     """SHA-256 of the levels of images (N, 3, H, W)."""
     whole = hashlib.sha256()
     for part in images.split(TOGETHER):
@@ -192,7 +199,7 @@ def fingerprint(images: Tensor | ImageFiles) -> str:
     return whole.hexdigest()
 
 
-def as_images(images, size: int) -> Tensor | ImageFiles:
+def as_images(images, size: int) -> Images:
     """Images as the method takes them: (N, 3, size, size) float32 in [-1, 1].
 
     images: such a tensor or array, also in another float type; or, one or a sequence
@@ -206,7 +213,7 @@ def as_images(images, size: int) -> Tensor | ImageFiles:
         images = good_images(images, size)
     if isinstance(images, np.ndarray) and images.dtype != np.uint8:
         images = torch.from_numpy(images)
-    if not isinstance(images, (Tensor, ImageFiles)):
+    if not isinstance(images, Images):
         single = isinstance(images, (str, Path, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim < 4)
         images = [_one(x, size) for x in ([images] if single else images)]
@@ -317,7 +324,7 @@ def _to_tensor(image: Image.Image, size: int) -> Tensor:
     return levels.clamp(-1, 1).expand(3, size, size).contiguous()
 
 
-def mean_level(images: Tensor | ImageFiles) -> Tensor:
+def mean_level(images: Images) -> Tensor:
     """The mean level (N,), 0 to 255, of images (N, ...) in [-1, 1]."""
     means = [part.to("cpu").flatten(1).mean(1) for part in images.split(TOGETHER)]
     return (torch.cat(means) + 1) * 127.5

@@ -12,7 +12,14 @@ from tqdm.auto import tqdm
 from ..runtime.errors import DataError
 from ..settings import Settings
 from ..training import hold_out
-from .images import good_images, held_out_items, read_item, test_items, train_items
+from .images import (
+    Images,
+    good_images,
+    held_out_items,
+    read_item,
+    test_items,
+    train_items,
+)
 from .layouts import Item
 from .regions import Region, read_regions
 
@@ -34,14 +41,12 @@ class TestSet:
     regions: list[Region] | None = None
 
 
-def load_train(root: str | Path, settings: Settings) -> Tensor:
-    """The good training images (N, 3, H, W) in [-1, 1], many of them as `ImageFiles`.
-    Raises DataError.
-    """
+def load_train(root: str | Path, settings: Settings) -> Images:
+    """The good training images (N, 3, H, W) in [-1, 1]. Raises DataError."""
     return good_images([item.path for item in train_items(root)], settings.image_size)
 
 
-def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
+def load_held_out(root: str | Path, settings: Settings) -> Images | None:
     """The images of validation/good (N, 3, H, W) in [-1, 1], or None where that folder
     does not exist. Raises DataError.
     """
@@ -49,7 +54,7 @@ def load_held_out(root: str | Path, settings: Settings) -> Tensor | None:
     return good_images(paths, settings.image_size) if paths else None
 
 
-def load_good(root: str | Path, settings: Settings) -> tuple[Tensor, Tensor]:
+def load_good(root: str | Path, settings: Settings) -> tuple[Images, Images]:
     """The good images to train on and those held out: of validation/good, else a share
     of the training images. Raises DataError.
     """

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..conformal import promised
+from ..data.images import Images
 from ..detector import Detector
 from ..evaluation.scoring import of_images
 from ..runtime.files import write_text
@@ -25,7 +26,7 @@ CONTRASTS = {"faint": (0, 0.22), "middling": (0.22, 0.46), "clear": (0.46, 1.01)
 SIZES = {"small": (0, 0.014), "medium": (0.014, 0.065), "large": (0.065, 1.01)}
 
 
-def expect(detector: Detector, good: Tensor) -> tuple[dict, list[str]]:
+def expect(detector: Detector, good: Images) -> tuple[dict, list[str]]:
     """The share of synthetic defects that score above the threshold, by kind, contrast
     and area, ready for JSON, and the report's parts on it.
 

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from .. import anomaly_map as maps
 from ..calibration import FEWEST, Calibration
+from ..data.images import Images
 from ..data.product import TestSet
 from ..detector import Detector
 from ..latent_projection import LatentProjection
@@ -31,8 +32,8 @@ from .scoring import summary
 METRICS, PARTS = ("i_auroc", "p_auroc", "pro"), ("score", "overlap", "false")
 
 
-def baselines(detector: Detector, train: Tensor, test: TestSet,
-              held_out: Tensor | None = None,
+def baselines(detector: Detector, train: Images, test: TestSet,
+              held_out: Images | None = None,
               seeds: Iterable[int] = (0, 1, 2)) -> dict[str, dict]:
     """By name neighbours, local_neighbours, patchcore, padim, one_call,
     autoencoder_pixels and autoencoder_features: i_auroc, p_auroc, pro, and the seconds
@@ -73,7 +74,7 @@ def timed(run: Callable, *given) -> tuple:
 # --- patches
 
 @torch.no_grad()
-def of_patches(phi, train: Tensor, test: TestSet, settings: Settings,
+def of_patches(phi, train: Images, test: TestSet, settings: Settings,
                seeds: Iterable[int] = (0,)) -> dict[str, dict]:
     """The four that compare patches; their features are computed once for all.
 
@@ -115,7 +116,7 @@ def over_seeds(rows: list[dict]) -> dict:
 
 # --- one call of the U-Net
 
-def one_call(detector: Detector, good: Tensor, test: TestSet) -> dict:
+def one_call(detector: Detector, good: Images, test: TestSet) -> dict:
     """What eps_theta takes for noise in a latent without any, |eps_theta(sqrt(abar_t)
     z0, t)|, as the map: the preset `one-call` with this detector's networks. Step and
     blur are calibrated on held-out good images (N, 3, H, W), where there are enough.

@@ -8,10 +8,25 @@ import numpy as np
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from ..data.images import ImageFiles, mean_level
+from ..data.images import Images, mean_level
+from ..dynamic_noise import MemoryBank
 
 # Chance makes held-out images look so unlike the training images in one fit of 1000.
 ALIKE = 1e-3
+
+
+def alike(first, detector, good: Images) -> dict | None:
+    """Whether held-out good images (M, 3, H, W) are to the first detector as those that
+    its networks saw, which tells another product; and the limits of the other one's own
+    d. None without images.
+    """
+    if not len(good):
+        return None
+    bank, s = first.memory_bank, first.settings
+    own = MemoryBank.fit(bank.y, s.neighbours) if s.self_neighbour else bank
+    seen, d = (one.memory_bank.distance(one.features(good), one.settings.neighbours)
+               for one in (first, detector))
+    return compare_distances(seen, own.distances) | limits(d, good)
 
 
 def compare_distances(held_out: Tensor, training: Tensor) -> dict:
@@ -39,7 +54,7 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
             "alike": p >= ALIKE}
 
 
-def limits(d: Tensor, images: Tensor | ImageFiles) -> dict:
+def limits(d: Tensor, images: Images) -> dict:
     """{"far", "dark", "bright"}: the distance that a tenth of held-out good images, d
     (M,), exceed, and the mean levels, 0 to 255, that a tenth of them, (M, ...) in
     [-1, 1], lie below and above; see `upper_tenth`.

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from ..data.images import Images
 from ..settings import Settings
 
 # The search's block of distances: 8 MB, which a processor's cache holds in part.
@@ -29,7 +30,7 @@ DIMENSIONS, RIDGE = 100, 0.01       # PaDiM: of the F numbers; added to the cova
 
 
 @torch.no_grad()
-def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
+def patch_features(phi, images: Images, settings: Settings) -> Tensor:
     """`stacked` (N, h, w, F) float32 on phi's device, of images (N, 3, H, W)."""
     device, features = next(phi.parameters()).device, None
     for start in tqdm(range(0, len(images), 16), "features", leave=False, delay=2):
@@ -41,7 +42,7 @@ def patch_features(phi, images: Tensor, settings: Settings) -> Tensor:
     return features
 
 
-def drawn_patches(phi, images: Tensor, settings: Settings, most: int, seed: int
+def drawn_patches(phi, images: Images, settings: Settings, most: int, seed: int
                   ) -> Tensor:
     """At most so many of all patches of images (N, 3, H, W), drawn with the seed: the
     rows (n, F) of `patch_features` that a permutation of them puts first.
@@ -61,7 +62,7 @@ def drawn_patches(phi, images: Tensor, settings: Settings, most: int, seed: int
     return drawn
 
 
-def patch_parts(phi, images: Tensor, settings: Settings) -> Iterator[Tensor]:
+def patch_parts(phi, images: Images, settings: Settings) -> Iterator[Tensor]:
     """`patch_features` of PART images at a time."""
     for part in images.split(PART):
         yield patch_features(phi, part, settings)

@@ -21,7 +21,7 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     others = [one for one in paths(s) + further(chosen, detector) if one != own]
     weighed = {name: chosen[name] for name in MAP}
     table = sweep(detector, images, masks, [own, *others],
-                  [weighed, *weighings(s)]).table
+                  [weighed, *weighings(s)], what="regret").table
     best = max(table, key=lambda row: row["i_auroc"] + row["pro"])
     gain = {name: best[name] - table[0][name] for name in ("i_auroc", "pro")}
     return {"chosen": table[0], "best_on_test": best, "images": len(images),

@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch import Tensor
-
 from ..calibration import Calibration, enough
+from ..data.images import Images
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector
 from ..evaluation.scoring import evaluate, lacking
@@ -82,27 +81,26 @@ def ablate(root: Path, settings: Settings, seeds: list[int], out: Path, *, vae=N
 
 
 class Within(Calibration):
-    """A calibration within what a variant leaves: its step rule, lambda and blur. like:
-    that of another variant with the same latents, noise and path, whose trial and
-    reconstructions serve here too.
+    """A calibration within what a variant leaves: its step rule, lambda and blur.
+    shared: trials and what was seen and reconstructed of them, by another variant with
+    the same latents, noise and path.
     """
 
-    def __init__(self, detector: Detector, good: Tensor, variant: Variant,
-                 like: Calibration | None = None):
+    def __init__(self, detector: Detector, good: Images, variant: Variant,
+                 shared: tuple[list, list] | None = None):
         self.variant = variant
-        if like is None:
+        if shared is None:
             super().__init__([(detector, good)])
         else:
-            self.detectors = [detector]
-            self.trials, self.before = like.trials, like.before
+            self.detectors, (self.trials, self.before) = [detector], shared
 
-    def best(self, paths: list[dict], weighings: list[dict], *shared
+    def best(self, paths: list[dict], weighings: list[dict], *how
              ) -> tuple[dict, list]:
         rule, left = self.settings.step_rule, self.variant
         return super().best(
             [path for path in paths if path["step_rule"] == rule],
             [one for one in weighings
-             if one["lam"] in left.lam and one["latent_blur"] in left.blur], *shared)
+             if one["lam"] in left.lam and one["latent_blur"] in left.blur], *how)
 
 
 class OneSeed:
@@ -114,16 +112,16 @@ class OneSeed:
         self.root, self.settings, self.out = root, settings, out
         self.vae, self.device = vae, device
         self.trained: dict[str, Detector] = {}
-        self.calibrations: dict[tuple, Within] = {}
+        self.shared: dict[tuple, tuple[list, list]] = {}    # of the calibrations
 
     @cached_property
-    def images(self) -> tuple[Tensor, Tensor | None]:
+    def images(self) -> tuple[Images, Images | None]:
         """Good images, and those given as held out, if there are any."""
         return load_train(self.root, self.settings), load_held_out(self.root,
                                                                    self.settings)
 
     @cached_property
-    def good(self) -> tuple[Tensor, Tensor, Tensor]:
+    def good(self) -> tuple[Images, Images, Images]:
         """Good images to train on; held out, for constants and for the threshold."""
         train, held_out = hold_out(self.images[0], self.settings, self.images[1])
         return train, *split(held_out, self.settings)
@@ -171,10 +169,12 @@ class OneSeed:
         networks = Networks(shared.vae, shared.unet, phi, base.device, s.precision)
         detector = variant.path(s, networks, base.projection.s)
         detector.set_banks(train, good)
-        same = variant.space, variant.path, s.noise, s.by_patch
-        calibration = Within(detector, good, variant, self.calibrations.get(same))
+        like = self.alike(variant)
+        calibration = Within(detector, good, variant, self.shared.get(like))
         chosen, _ = calibration.path()
-        self.calibrations.setdefault(same, calibration)
+        # it is large, and most variants are alone with theirs
+        if [*map(self.alike, VARIANTS.values())].count(like) > 1:
+            self.shared[like] = calibration.trials, calibration.before
         detector.settings = s.change(**chosen)
         stages.done("calibrate path")
         z0 = encode_all(base.projection, shared, train)
@@ -191,6 +191,13 @@ class OneSeed:
         seconds = base.record["seconds"] | stages.seconds
         detector.record = base.record | {"calibration": row, "seconds": seconds}
         return detector
+
+    def alike(self, variant: Variant) -> tuple:
+        """What variants have to share, for one's reconstructions to serve another's
+        calibration.
+        """
+        s = self.settings.change(**variant.change)
+        return variant.space, variant.path, s.noise, s.by_patch
 
     def record(self, name: str, detector: Detector) -> dict:
         """The run, as `runs.reproduce` records it; beside it what calibration chose and

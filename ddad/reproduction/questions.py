@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 
-from torch import Tensor
-
+from ..data.images import Images
 from ..data.product import TestSet
 from ..detector import Detector, Prediction
 from ..dynamic_noise import MemoryBank
@@ -40,7 +39,7 @@ def constants(settings: Settings) -> list[dict]:
             for value in dict.fromkeys(values) if value != getattr(s, name)]
 
 
-def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet,
+def ask(detector: Detector, train: Images, held_out: Images, test: TestSet,
         found: Prediction, *, every_constant: bool) -> dict:
     """The answers for one detector, JSON-ready.
 
@@ -59,7 +58,7 @@ def ask(detector: Detector, train: Tensor, held_out: Tensor, test: TestSet,
     return answers
 
 
-def _paths(detector: Detector, held_out: Tensor, test: TestSet,
+def _paths(detector: Detector, held_out: Images, test: TestSet,
            found: Prediction) -> dict:
     here = detector.settings
     is_static = here.step_rule == "static" or here.smallest_bin == here.bins
@@ -74,7 +73,7 @@ def _paths(detector: Detector, held_out: Tensor, test: TestSet,
     return paths
 
 
-def _constants(detector: Detector, held_out: Tensor, test: TestSet) -> list[dict]:
+def _constants(detector: Detector, held_out: Images, test: TestSet) -> list[dict]:
     dynamic, rows = varied(detector, PATHS["dynamic steps"], held_out), []
     found = dynamic.predict(test.images)
     for change in constants(dynamic.settings):
@@ -88,7 +87,7 @@ def _constants(detector: Detector, held_out: Tensor, test: TestSet) -> list[dict
     return rows
 
 
-def varied(detector: Detector, change: dict, held_out: Tensor) -> Detector:
+def varied(detector: Detector, change: dict, held_out: Images) -> Detector:
     """The detector under other settings, with bins, ranges and threshold made anew
     where the change reaches them.
     """

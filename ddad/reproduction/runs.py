@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import saved_model
-from ..data.images import held_out_items, test_items, train_items
+from ..data.images import Images, held_out_items, test_items, train_items
 from ..data.layouts import Item
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector, Prediction
@@ -170,7 +169,7 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
     return record
 
 
-def _trained(folder: Path, made_of: dict, train: Tensor, settings: Settings, **how
+def _trained(folder: Path, made_of: dict, train: Images, settings: Settings, **how
              ) -> Detector:
     """A detector of one run. Where a finished run beside it has trained a U-Net from
     the same images under the same settings, with the same seed, that one is taken: a

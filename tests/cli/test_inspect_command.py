@@ -151,8 +151,19 @@ def test_odd_pictures_are_told_of_before_the_training(pictures, tmp_path, monkey
     assert "torn.png cannot be read" in capsys.readouterr().err
 
 
-def test_images_given_as_held_out_are(pictures, product, tmp_path):
-    """Of a product's folder with validation/good none of train/good is held out."""
+def test_where_no_pictures_lie_none_are_made_up(tmp_path, refused):
+    folder, out = tmp_path / "empty", tmp_path / "out"
+    folder.mkdir()
+    for images in (folder, tmp_path / "none"):
+        assert "does not exist: check the path (images lie directly" in refused(
+            "inspect", images, out, *ON)
+    assert not out.exists()
+
+
+def test_images_given_as_held_out_are(pictures, product, tmp_path, capsys):
+    """Of a product's folder with validation/good none of train/good is held out; what
+    lies beside either and is no image is named.
+    """
     root = tmp_path / "discs"
     shutil.copytree(pictures, root / "train" / "good")
     for n, path in enumerate(sorted(pictures.iterdir())[:8]):
@@ -160,7 +171,9 @@ def test_images_given_as_held_out_are(pictures, product, tmp_path):
             ImageOps.mirror(image).save(tmp_path / f"{n}.png")
         (root / "validation" / "good").mkdir(parents=True, exist_ok=True)
         shutil.move(tmp_path / f"{n}.png", root / "validation" / "good")
+    (root / "validation" / "good" / "notes.txt").write_text("x")
     assert main(["inspect", str(root), str(tmp_path / "out"), *ON, *TINY]) == 0
+    assert "validation/good/notes.txt" in capsys.readouterr().err
     record = Detector.from_pretrained(tmp_path / "out/detector", device="cpu").record
     assert record["images"] == 24 and record["held_out"] == 8
     assert record["held_out_from"] == "images given"

@@ -85,6 +85,8 @@ def test_another_preset_with_the_same_unet_is_what_its_own_training_gives(
     with monkeypatch.context() as patch:
         patch.setattr("ddad.training.train_noise_predictor",
                       lambda *a, **k: pytest.fail("the U-Net was trained again"))
+        patch.setattr("ddad.training.load_vae",
+                      lambda name: pytest.fail("the autoencoder was loaded again"))
         taken = ["--from", str(model), *own]
         assert main([*train, str(tmp_path / "taken"), *CPU, *taken]) == 0
     one, other = (load(tmp_path / name) for name in ("trained", "taken"))
@@ -129,7 +131,7 @@ def test_from_refuses_what_needs_a_training(model, product, tmp_path, refused):
     assert "needs --preset" in refused(*start, "--calibrate")
     assert "needs --preset" in refused(*start, "--preset", "fast", "--calibrate")
     said = refused(*start, "--preset", "regional", "--set", "unet_channels=[64]")
-    assert "setting unet_channels: the U-Net was trained with another value" in said
+    assert "setting unet_channels: the networks were trained with another value" in said
     assert not (tmp_path / "m").exists()
 
 

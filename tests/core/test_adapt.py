@@ -29,6 +29,30 @@ def test_adapt_keeps_the_networks_and_makes_the_rest_anew():
         adapt(fitted, -images, settings.change(**FAST))
 
 
+def test_a_unet_serves_another_detector(fitted, monkeypatch):
+    """Its own is not trained, and no autoencoder is loaded again; held-out images are
+    compared with those that the U-Net saw.
+    """
+    images = good_images(16)
+    other = fitted.settings.change(neighbour_stage=1, tune_epochs=0)
+    for name in ("load_vae", "train_noise_predictor"):
+        monkeypatch.setattr(f"ddad.training.{name}", lambda *a: pytest.fail("again"))
+    found = Detector.fit(images, other, like=fitted)
+    assert found.networks.unet is fitted.networks.unet and found.settings == other
+    assert found.networks.phi is not fitted.networks.phi
+    assert found.record["training"] == fitted.record["training"]
+    own, first = (one.record["held_out_distances"] for one in (found, fitted))
+    seen = ("ks", "p", "median_held_out", "median_training", "alike")
+    assert all(own[name] == first[name] for name in seen)
+    assert own["far"] != first["far"] or own["far"] is None
+    with pytest.raises(SettingsError, match="unet_channels.*train anew"):
+        Detector.fit(images, other.change(unet_channels=(64,)), like=fitted)
+    with pytest.warns(UserWarning, match="unlike the .* training images"):
+        found = Detector.fit(-images, other, held_out=-good_images(16, seed=1),
+                             like=fitted)
+    assert found.record["held_out_distances"]["alike"] is False
+
+
 def test_train_from_a_detector(product, tmp_path):
     small = ("image_size=64", "vae=pixels", "unet_channels=[32]",
              "train_length=3 steps", "neighbours=3", "neighbour_pool=4",

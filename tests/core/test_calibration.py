@@ -38,14 +38,16 @@ def combined(rows, names):
 def test_it_chooses_from_held_out_images(fitted, few, monkeypatch):
     seen, real = [], calibration.sweep
     monkeypatch.setattr(calibration, "sweep", lambda detector, images, *given: (
-        seen.append(images) or real(detector, images, *given)))
+        seen.append((images, given[-1])) or real(detector, images, *given)))
     images, settings = good_images(32), tiny(tune_epochs=0)
     chosen = Detector.fit(images, settings, device="cpu", unet=fitted.networks.unet,
                           calibrate=True)
     _, good = hold_out(images, settings)
     # the eight that are held out, and each of them twice with a defect
-    assert [len(one) for one in seen] == [24, 24, 24]
-    assert all(torch.equal(one[:8], good) for one in seen)
+    assert [len(one) for one, _ in seen] == [24, 24, 24]
+    assert all(torch.equal(one[:8], good) for one, _ in seen)
+    assert [what for _, what in seen] == [
+        "calibrate path", "calibrate guidance", "calibrate map"]
     table = chosen.record["calibration"]
     first, second, third = table[:16], table[16:-4], table[-4:]
     weighings = tuple(itertools.product((0.0, 1.0), (1.0, 0.0)))    # blur, lambda
@@ -331,7 +333,7 @@ def test_one_choice_for_all_products(fitted, monkeypatch):
     given = []
     monkeypatch.setattr(calibration, "DEFECTS", 8)
 
-    def sweep(detector, images, masks, paths, weighings, shared):
+    def sweep(detector, images, masks, paths, weighings, shared, what):
         product, D = len(given) % 2, int(masks.any((1, 2)).sum())
         given.append((paths, weighings))
         # T_max 160 is a little worse on the first product, far better on the other

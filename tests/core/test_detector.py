@@ -1,6 +1,7 @@
 """Learning a product: what a fit holds, what it is made from, and what decides it."""
 import json
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -145,6 +146,13 @@ def test_the_zeroed_first_step_is_for_static_runs_only(fitted, monkeypatch):
         reconstruct = training.reconstruct_rows(other, *z0)
         reconstruct(torch.tensor([0]), T_hat, torch.tensor([24]))
         assert seen.pop() is (first_step == "zeroed")
+
+
+def test_what_is_reconstructed_keeps_no_gradients(fitted):
+    """Not even of a U-Net that wants them: fine-tuning's memory is that of phi."""
+    other, z0 = fitted.under(fitted.settings), fitted.observe(good_images(1)).z0
+    other.networks.unet = deepcopy(fitted.networks.unet).requires_grad_(True)
+    assert not other.denoise(z0, torch.tensor([30])).requires_grad
 
 
 def test_maps_weighed_anew_are_those_of_a_new_prediction(fitted, images):

@@ -8,8 +8,7 @@ from conftest import good_images, tiny
 
 from ddad.detector import Detector
 from ddad.dynamic_noise import MemoryBank
-from ddad.evaluation.likeness import compare_distances
-from ddad.training import _alike
+from ddad.evaluation.likeness import alike, compare_distances
 
 K = 5
 
@@ -44,7 +43,7 @@ def test_each_training_image_is_compared_without_itself(y, fitted):
         detector = fitted.under(settings)
         detector.memory_bank = MemoryBank.fit(y[:90], K, own)
         detector.features = lambda images: images       # each its own features
-        found.append(_alike(detector, y[90:]))
+        found.append(alike(detector, detector, y[90:]))
     assert found[0] == found[1] and found[0]["alike"]
     assert not torch.equal(detector.memory_bank.distances,
                            MemoryBank.fit(y[:90], K).distances)

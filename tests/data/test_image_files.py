@@ -96,6 +96,11 @@ def test_rows_are_chosen_as_a_tensors(files, few_at_once):
     for rows in (slice(3, 9), slice(55, 99), order, mask):
         assert torch.equal(some[rows].to("cpu"), whole[rows])
         assert some[rows].shape == whole[rows].shape
+    with pytest.raises(IndexError):
+        some[torch.tensor([60])]
+    with pytest.raises(TypeError, match=r"not by a number: \[3\] could be \[\[3\]\]"):
+        some[3]
+    assert torch.equal(some[[3]].to("cpu"), whole[[3]])
     for a, b in zip(some.split(16), whole.split(16), strict=True):
         assert torch.equal(a.to("cpu"), b)
     settings = tiny(image_size=32, threshold_share=0.5, held_out=0.5)

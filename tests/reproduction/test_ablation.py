@@ -215,6 +215,8 @@ def test_variants_of_the_same_path_share_its_reconstructions(root, tmp_path,
             calls.clear()
             record = one.variant(VARIANTS[name]).record["calibration"]
             rows.append((record, sum(calls)))
+        # of those that no other variant shares nothing stays
+        assert [*one.shared] == [one.alike(VARIANTS[FULL])]
         return rows
 
     calls, real = [], Networks.eps_theta

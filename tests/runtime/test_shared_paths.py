@@ -213,10 +213,12 @@ def test_progress_tells_what_is_left_and_the_best():
 def test_a_bar_shows_it(fitted, monkeypatch):
     told = []
     monkeypatch.setattr(calibration.tqdm, "set_postfix_str",
-                        lambda self, text, refresh: told.append(text))
+                        lambda self, text, refresh: told.append((self.desc, text)))
     images = torch.cat([good_images(4)] * 2)
     masks = np.zeros((8, 64, 64), bool)
     masks[4:, :9, :9] = True
     paths = [{"T_max": T} for T in (80, 160)]
-    calibration.sweep(fitted, images, masks, paths, [{"lam": 0.0}, {"lam": 1.0}])
-    assert [text.split()[0] for text in told] == ["2", "0"]
+    calibration.sweep(fitted, images, masks, paths, [{"lam": 0.0}, {"lam": 1.0}],
+                      what="of two")
+    assert [(name, text.split()[0]) for name, text in told] == [
+        ("of two", "2"), ("of two", "0")]
