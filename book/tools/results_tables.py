@@ -101,9 +101,9 @@ def of_the_extension() -> str:
 
 def of_one_call() -> str:
     """The same of one call of that network: what is left without the loop."""
-    return (f"**Without the loop.** {_of_sets()}, one call of the extension's network is "
-            f"{surely('one_call', 'clean', 'the method of the paper')}. The extension "
-            f"is {surely(OURS, 'one_call', 'that call')}.")
+    return (f"**Without the loop.** {_of_sets()}, one call of the extension's network "
+            f"is {surely('one_call', 'clean', 'the method of the paper')}. The "
+            f"extension is {surely(OURS, 'one_call', 'that call')}.")
 
 
 def _of_sets() -> str:

@@ -61,6 +61,11 @@ def smoothed(A: Tensor, settings: Settings) -> Tensor:
     return maps.smooth(A, settings.sigma * A.shape[-1] / 256).cpu()
 
 
+def as_map(A: Tensor, size: int, settings: Settings) -> Tensor:
+    """Values of patches (N, h, w) as a map (N, size, size), as the method's is made."""
+    return smoothed(maps.upsample(A, size, settings.align_corners), settings)
+
+
 def timed(run: Callable, *given) -> tuple:
     """What run(*given) returns, and its seconds."""
     wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
@@ -84,8 +89,7 @@ def of_patches(phi, train: Images, test: TestSet, settings: Settings,
     asked, looking = timed(patches.patch_features, phi, test.images, settings)
 
     def row(A: Tensor, seconds: float, score: Tensor | None = None, **more) -> dict:
-        A = maps.upsample(A, test.images.shape[-1], settings.align_corners)
-        A, smoothing = timed(smoothed, A, settings)
+        A, smoothing = timed(as_map, A, test.images.shape[-1], settings)
         score = maps.score(A) if score is None else score.cpu()
         seconds = round(looking + seconds + smoothing, 2)
         return summary(score, A, test) | {"seconds": seconds} | more
@@ -118,18 +122,25 @@ def over_seeds(rows: list[dict]) -> dict:
 
 def one_call(detector: Detector, good: Images, test: TestSet) -> dict:
     """What eps_theta takes for noise in a latent without any, |eps_theta(sqrt(abar_t)
-    z0, t)|, as the map: the preset `one-call` with this detector's networks. Step and
-    blur are calibrated on held-out good images (N, 3, H, W), where there are enough.
+    z0, t)|, as the map: its metrics, as those of `baselines`.
+    """
+    one = single(detector, good)
+    found, seconds = timed(one.predict, test.images)
+    made = {"step": one.settings.T_max, "latent_blur": one.settings.latent_blur}
+    return summary(found.score, found.map, test) | {"seconds": round(seconds, 2)} | made
+
+
+def single(detector: Detector, good: Tensor) -> Detector:
+    """The preset `one-call` with this detector's networks. Step and blur are calibrated
+    on held-out good images (N, 3, H, W), where there are enough.
     """
     s = detector.settings
     one = detector.under(s.change(**ONE_CALL, patch_share=0.0, map_range="test",
                                   noise=False, first_call="latent"))
-    if len(good) >= FEWEST:
-        chosen, _ = Calibration([(one, good)]).path()
-        one = one.under(one.settings.change(**chosen))
-    found, seconds = timed(one.predict, test.images)
-    made = {"step": one.settings.T_max, "latent_blur": one.settings.latent_blur}
-    return summary(found.score, found.map, test) | {"seconds": round(seconds, 2)} | made
+    if len(good) < FEWEST:
+        return one
+    chosen, _ = Calibration([(one, good)]).path()
+    return one.under(one.settings.change(**chosen))
 
 
 # --- the autoencoder

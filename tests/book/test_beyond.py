@@ -29,7 +29,8 @@ def test_there_is_a_row_for_each_training_and_drawing(planted):
     found = {(row["method"], row["seed"]): row for row in rows(planted)}
     assert found.keys() == {
         ("regional", 0), ("regional", 1), ("one_call", 0), ("one_call", 1),
-        ("clean", 0), ("neighbours", 0), ("padim", 0), ("patchcore", 3), ("patchcore", 4)}
+        ("clean", 0), ("neighbours", 0), ("padim", 0),
+        ("patchcore", 3), ("patchcore", 4)}
     bad = np.array(AREA) > 0
     assert found["regional", 1]["i_auroc"] == pytest.approx(
         roc_auc_score(bad, images(0.9, 1)["score"]))

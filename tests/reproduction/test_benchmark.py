@@ -1,14 +1,20 @@
 """The benchmark measures what it says, keeps its sections, and prints curves."""
 import json
+import shutil
 
 import pytest
 import torch
 from conftest import good_images, tiny, tiny_vae
 
 from ddad.cli import main
+from ddad.data.product import load_held_out, load_test, load_train
 from ddad.detector import Detector
-from ddad.reproduction import benchmark, overheads, speed, timing
+from ddad.evaluation.baselines import of_patches, one_call
+from ddad.evaluation.scoring import summary
+from ddad.networks.features import load_features
+from ddad.reproduction import benchmark, overheads, rivals, speed, timing
 from ddad.settings import FAST
+from ddad.training import hold_out
 
 
 class Plain:
@@ -46,6 +52,25 @@ def test_the_bare_calls_are_those_of_a_detection(fitted):
         handle.remove()
     assert of_predict == {"unet": 10, "phi": 2}
     assert counted == {"unet": 10 + 10 + 3 + 3, "phi": 8}
+
+
+def test_rivals_stand_side_by_side(fitted, product, monkeypatch, tmp_path):
+    monkeypatch.setattr(rivals, "make", lambda root: shutil.copytree(
+        product, root / "board"))
+    monkeypatch.setattr(rivals.Detector, "from_pretrained", lambda path, device: fitted)
+    found = rivals.rivals(tmp_path / "images", "cpu", "laptop")
+    rows, s = found["rows"], fitted.settings
+    assert list(rows) == ["one call", "fast", "clean", "regional", "PatchCore"]
+    assert all(row["seconds"] > 0 and row["alone"]["1"] > 0 for row in rows.values())
+    train, test = load_train(product, s), load_test(product, s)
+    whole = fitted.predict(test.images)
+    assert rows["clean"] == rows["clean"] | {
+        "pro": summary(whole.score, whole.map, test)["pro"]}
+    alone = of_patches(load_features(s), train, test, s, [s.seed])["patchcore"]
+    assert rows["PatchCore"] == rows["PatchCore"] | {
+        name: alone[name] for name in ("i_auroc", "pro")}
+    single = one_call(fitted, hold_out(train, s, load_held_out(product, s))[1], test)
+    assert rows["one call"]["pro"] == single["pro"]
 
 
 def test_seconds_takes_turns_and_leaves_the_first_round_out():

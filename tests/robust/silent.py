@@ -229,9 +229,9 @@ REASONS = dict.fromkeys(MASKS, LEVELS) | {
 
 
 def compared(root: Path, truth: Truth, spoiled: list[Path], reasons: tuple) -> str:
-    """"named" where the check names every file that is wrong with one of the reasons, or
-    the reader refuses it; "right" where what is read is the truth. AssertionError where
-    neither is so.
+    """"named" where the check names every file that is wrong with one of the reasons,
+    "refused" where the reader does; "right" where what is read is the truth.
+    AssertionError where none is so.
     """
     report, names = check(root, SIZE), [path.relative_to(root).as_posix()
                                         for path in spoiled]
