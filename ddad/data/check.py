@@ -7,8 +7,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ..runtime.errors import DataError
-from .images import decoded, defect_of, resize_mask, size_problem
+from .images import decoded, defect_of, size_problem
 from .layouts import PARTS, Item, ignored, scan
+from .masks import resize_mask
 from .plausible import Plausible
 
 

@@ -19,11 +19,15 @@ cropped or skipped in silence.
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from copy import copy
 from functools import reduce
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock
 
 import numpy as np
@@ -32,10 +36,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, WriteError
 from .layouts import Item, list_images, scan
+from .masks import resize_mask
 
-MASK_RULES = ("area", "bilinear")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # besides 16-bit and float grey
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
@@ -125,59 +129,77 @@ def read_images(paths: Sequence[str | Path], size: int) -> Tensor:
     Raises DataError for the first that cannot be read.
     """
     images = torch.empty(len(paths), 3, size, size)
-    # Pillow decodes and resizes outside the GIL
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        read = pool.map(lambda path: read_image(path, size), paths)
-        bar = tqdm(read, "reading", len(paths), leave=False, delay=2)
-        for i, image in enumerate(bar):
-            images[i] = image
+    for i, levels in enumerate(_levels_of(paths, size)):
+        images[i] = _as_tensor(levels)
     return images
 
 
-class ImageFiles:
-    """Images that are read anew wherever they are needed, in place of a tensor (N, 3,
-    size, size) that holds all of them: what is learned from these stays small.
+def _levels_of(paths: Sequence[str | Path], size: int) -> Iterator[np.ndarray]:
+    """`_resized` of each file, in the order given, of TOGETHER of them at most ahead of
+    its reader; DataError for the first that cannot be read.
+    """
+    read = lambda path: _resized(decoded(path)[0], size)
+    parts = (paths[n : n + TOGETHER] for n in range(0, len(paths), TOGETHER))
+    # Pillow decodes and resizes outside the GIL
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        each = chain.from_iterable(pool.map(read, part) for part in parts)
+        yield from tqdm(each, "reading", len(paths), leave=False, delay=2)
 
-    Rows are chosen as a tensor's, by a slice, a mask or indices, and are files again;
-    `.to(device)` reads them. IndexError for a row that is not there, TypeError for a
-    single number; DataError for a file that cannot be read, or that is not what it was
-    at first.
+
+class ImageFiles:
+    """Images kept in a temporary file, in place of a tensor (N, 3, size, size) that
+    holds all of them: what is learned from these stays small.
+
+    Each picture is decoded once, at first: what becomes of it later means nothing. Rows
+    are chosen as a tensor's, by a slice, a mask or indices, and stay in the file;
+    `.to(device)` reads them. The file has no name, or is deleted with its last reader;
+    it takes a byte a level, at most 3 N size^2, and of 16-bit and float grey
+    4 N size^2. IndexError for a row that is not there, TypeError for a single number;
+    DataError for a picture that cannot be read, WriteError without room.
     """
 
-    def __init__(self, paths: Sequence[str | Path], size: int,
-                 digests: list[bytes] | None = None):
-        """digests: of what the files held; by default each is read now."""
-        self.paths, self.shape = list(paths), (len(paths), 3, size, size)
-        self.digests = digests or [
-            _digest(x) for first in tqdm(range(0, len(paths), TOGETHER), "reading",
-                                         leave=False, delay=2)
-            for x in read_images(self.paths[first : first + TOGETHER], size)]
+    def __init__(self, paths: Sequence[str | Path], size: int):
+        self.size, self.at = size, []       # where each image begins
+        try:
+            self.file = TemporaryFile()
+            weakref.finalize(self, self.file.close)
+            for levels in _levels_of(paths, size):
+                self.at.append(self.file.tell())
+                # not scaled: levels as resizing gives them, and of their own type, are
+                # exact, and the smallest
+                np.save(self.file, levels)
+            self.file.flush()
+        except OSError as error:
+            raise WriteError(
+                f"{len(paths)} pictures cannot be kept, resized, in a temporary file "
+                f"({error.strerror or error}): name in TMPDIR a folder that has "
+                f"{4 * len(paths) * size**2 // 10**6 + 1} MB") from error
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.at), 3, self.size, self.size)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.at)
 
     def __getitem__(self, rows: slice | Tensor) -> "ImageFiles":
         if isinstance(rows, int):
             raise TypeError(f"rows of images are chosen by a slice, a mask or indices, "
                             f"not by a number: [{rows}] could be [[{rows}]]")
-        chosen = torch.arange(len(self))[rows].tolist()
-        paths, digests = ([of[n] for n in chosen] for of in (self.paths, self.digests))
-        return ImageFiles(paths, self.shape[-1], digests)
+        chosen = copy(self)
+        chosen.whole = self                 # whose end closes the file
+        chosen.at = [self.at[n] for n in torch.arange(len(self))[rows].tolist()]
+        return chosen
 
     def split(self, n: int) -> list["ImageFiles"]:
         return [self[first : first + n] for first in range(0, len(self), n)]
 
     def to(self, device: str | torch.device) -> Tensor:
-        images = read_images(self.paths, self.shape[-1])
-        for path, x, digest in zip(self.paths, images, self.digests):
-            if _digest(x) != digest:
-                raise DataError(f"{path} is another image than a moment ago: leave the "
-                                "folder alone meanwhile, and start again.")
+        images = torch.empty(self.shape)
+        for i, at in enumerate(self.at):
+            self.file.seek(at)
+            images[i] = _as_tensor(np.load(self.file))
         return images.to(device)
-
-
-def _digest(image: Tensor) -> bytes:
-    return hashlib.sha256(image.numpy().tobytes()).digest()
 
 
 Images = Tensor | ImageFiles
@@ -185,7 +207,7 @@ Images = Tensor | ImageFiles
 
 def good_images(paths: Sequence[str | Path], size: int) -> Images:
     """Images to learn from, (N, 3, size, size): read and held, or, where that would
-    take more than HELD bytes, as `ImageFiles`. Raises DataError.
+    take more than HELD bytes, as `ImageFiles`. Raises DataError and WriteError.
     """
     many = 12 * len(paths) * size**2 > HELD
     return ImageFiles(paths, size) if many else read_images(paths, size)
@@ -316,9 +338,22 @@ def _converted(file: Image.Image, path: Path) -> tuple[Image.Image, str]:
 
 
 def _to_tensor(image: Image.Image, size: int) -> Tensor:
+    return _as_tensor(_resized(image, size))
+
+
+def _resized(image: Image.Image, size: int) -> np.ndarray:
+    """Levels of 0 to 255, (size, size) or (size, size, 3): uint8, or, of an image in
+    mode "F", float32.
+    """
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
-    levels = torch.from_numpy(np.array(image, dtype=np.float32)).reshape(size, size, -1)
+    return np.array(image)
+
+
+def _as_tensor(levels: np.ndarray) -> Tensor:
+    """`_resized` levels as `read_image` returns them."""
+    size = len(levels)
+    levels = torch.from_numpy(levels.astype(np.float32)).reshape(size, size, -1)
     levels = levels.permute(2, 0, 1) / 127.5 - 1
     # mode "F" may pass 0 and 255 by a rounding error
     return levels.clamp(-1, 1).expand(3, size, size).contiguous()
@@ -357,37 +392,3 @@ def size_problem(item: Item, extent: tuple[int, int], defect: np.ndarray | None)
     return (f"The mask {item.mask} has {width} x {height} pixels, its image "
             f"{item.path} {wide} x {high}: redraw or resize the mask to the image's "
             "size.")
-
-
-def resize_mask(defect: np.ndarray | None, size: int, rule: str) -> Tensor:
-    """A mask (height, width), bool, or None for no defect, as `read_mask` returns it.
-
-    Raises ValueError for another rule.
-    """
-    if rule not in MASK_RULES:
-        raise ValueError(
-            f"The mask rule {rule!r} is unknown: use one of {', '.join(MASK_RULES)}.")
-    if defect is None:
-        return torch.zeros(size, size)
-    if rule == "bilinear":
-        levels = Image.fromarray(defect.astype(np.uint8) * 255)
-        levels = levels.resize((size, size), Image.Resampling.BILINEAR)
-        return torch.from_numpy(np.array(levels, dtype=np.float32) / 255)
-    # Pillow's own BOX filter takes whole pixels only: at a ratio like 1.27 it would not
-    # measure areas. In units of 1/size of a source pixel overlaps are whole numbers.
-    height, width = defect.shape
-    covered = _gathered(_gathered(defect, size).T, size).T
-    return torch.from_numpy((2 * covered > height * width).astype(np.float32))
-
-
-def _gathered(values: np.ndarray, size: int) -> np.ndarray:
-    """(side, n) -> (size, n), int64: the sum over each target pixel's stretch of the
-    side, in units of 1/size of a source pixel.
-    """
-    whole, part = np.divmod(np.arange(size + 1) * len(values), size)
-    counted = np.int64 if values.dtype == np.int64 else np.int32
-    before = np.zeros((len(values) + 1, values.shape[1]), counted)
-    np.cumsum(values, axis=0, out=before[1:])
-    inner = values[np.minimum(whole, len(values) - 1)]
-    upto = before[whole].astype(np.int64) * size + part[:, None] * inner
-    return np.diff(upto, axis=0)

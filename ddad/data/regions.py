@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import DataError
-from .images import decoded, resize_mask
+from .images import decoded
 from .layouts import Item, list_images
+from .masks import resize_mask
 
 CONFIG = "defects_config.json"
 

@@ -1,16 +1,28 @@
-"""Many images are read where they are needed: to the same bit, a few at a time."""
+"""Many images are decoded once, and read where they are needed: to the same bit, a few
+at a time.
+"""
+import errno
+import gc
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from conftest import good_images, same_weights, save_image, tiny, tiny_vae
+from conftest import TINY, good_images, same_weights, save_image, tiny, tiny_vae
+from PIL import Image, ImageFile
 
 from ddad import Detector, detector
+from ddad.cli import main
 from ddad.cli.detector import asked_of
 from ddad.data import images as reading
 from ddad.data.images import ImageFiles, as_images, read_images
 from ddad.evaluation import patches
 from ddad.networks.features import load_features
 from ddad.runtime import latent_cache
-from ddad.runtime.errors import DataError
+from ddad.runtime.errors import DataError, WriteError
 from ddad.training import adapt, hold_out, split
 
 REGIONAL = dict(step_rule="region", T_max=160, patch_share=0.25, patch_bank=100,
@@ -27,14 +39,27 @@ def files(tmp_path_factory):
 @pytest.fixture
 def few_at_once(monkeypatch):
     """No images are held, and parts are of few: how many each reading was of."""
-    read, asked = reading.read_images, []
-    monkeypatch.setattr(reading, "read_images", lambda paths, size: (
-        asked.append(len(paths)) or read(paths, size)))
+    read, asked = ImageFiles.to, []
+    monkeypatch.setattr(ImageFiles, "to", lambda self, device: (
+        asked.append(len(self)) or read(self, device)))
     monkeypatch.setattr(reading, "HELD", 0)
     for module, name in ((reading, "TOGETHER"), (detector, "PART"),
                          (patches, "PART"), (latent_cache, "KEPT")):
         monkeypatch.setattr(module, name, 16)   # as many as a batch
     return asked
+
+
+@pytest.fixture
+def decodes(monkeypatch):
+    """How often each file was decoded, by its name."""
+    load, count = ImageFile.ImageFile.load, Counter()
+
+    def counted(self):
+        count[Path(self.filename).name] += bool(self.tile)      # none when it is done
+        return load(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", counted)
+    return count
 
 
 def learned(images, settings, **how):
@@ -51,7 +76,7 @@ def test_a_detector_is_the_same_to_the_bit(files, few_at_once, change):
     few_at_once.clear()
     found = learned(files, settings)
     assert 0 < max(few_at_once) <= 32           # features are of 32 at once
-    assert sum(few_at_once) > 3 * len(files)    # encoded, tuned on, features
+    assert sum(few_at_once) >= 3 * len(files)   # encoded, tuned on, features
     for name in ("unet", "phi"):
         assert same_weights(getattr(found.networks, name), getattr(held.networks, name))
     assert torch.equal(found.memory_bank.y, held.memory_bank.y)
@@ -115,18 +140,66 @@ def test_images_that_fit_are_held(files):
     assert isinstance(as_images(files, 32), torch.Tensor)
 
 
-def test_a_file_that_changes_or_goes_is_told_of(files, few_at_once, tmp_path):
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_fit_decodes_each_file_once(files, few_at_once, decodes, calibrate):
+    settings = tiny(image_size=32, held_out=0.3, tune_epochs=2, calibration_images=8,
+                    **REGIONAL)
+    learned(files, settings, calibrate=calibrate)
+    assert decodes == {path.name: 1 for path in files}
+
+
+def test_a_training_and_its_hash_decode_each_file_once(product, tmp_path, few_at_once,
+                                                       decodes):
+    small = [f"{name}={json.dumps(value)}" for name, value in TINY.items()]
+    assert main(["train", str(product), str(tmp_path / "out"), "--device", "cpu",
+                 "--set", *small]) == 0
+    assert set(decodes.values()) == {1} and len(decodes) == 16
+
+
+@pytest.mark.parametrize("size", [32, 45])      # as they are, and resampled
+def test_levels_of_each_kind_are_kept_to_the_bit(few_at_once, tmp_path, size):
+    rng, own = np.random.default_rng(0), []
+    for mode, depth in dict(L=255, RGB=255, I=65535, F=1).items():
+        levels = rng.uniform(0, depth, (32, 32, 3)[: 3 if mode == "RGB" else 2])
+        kind = dict(I=np.uint16, F=np.float32).get(mode, np.uint8)
+        own.append(tmp_path / f"{mode}.tiff")
+        Image.fromarray(levels.astype(kind)).save(own[-1])
+    kept = as_images(own, size)
+    assert isinstance(kept, ImageFiles)
+    assert torch.equal(kept.to("cpu"), read_images(own, size))
+    # a byte a level, and four of the two that have more than 256
+    assert os.fstat(kept.file.fileno()).st_size < size**2 * (1 + 3 + 4 + 4) + 4 * 200
+
+
+def test_a_file_that_changes_or_goes_later_means_nothing(few_at_once, tmp_path):
     own = [save_image(tmp_path / f"{n}.png", x) for n, x in enumerate(good_images(3))]
-    images = as_images(own, 64)
+    images, before = as_images(own, 64), read_images(own, 64)
     save_image(own[1], good_images(1, seed=9)[0])
-    assert images[:1].to("cpu").shape == (1, 3, 64, 64)
-    with pytest.raises(DataError, match=r"1\.png is another image than a moment ago"):
-        images.to("cpu")
-    own[1].unlink()
-    with pytest.raises(DataError, match=r"1\.png cannot be read"):
-        images.to("cpu")
-    with pytest.raises(DataError, match=r"1\.png cannot be read"):
+    own[2].unlink()
+    assert torch.equal(images.to("cpu"), before)
+    with pytest.raises(DataError, match=r"2\.png cannot be read"):
         as_images(own, 64)                      # at once, not after the training
+
+
+def test_the_file_lives_as_long_as_any_row(files, few_at_once):
+    images = as_images(files, 32)
+    file, rows = images.file, images[:20][5:]
+    del images
+    gc.collect()
+    assert torch.equal(rows.to("cpu"), read_images(files[5:20], 32))
+    del rows
+    gc.collect()
+    assert file.closed
+
+
+def test_no_room_is_told_of(files, few_at_once, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(WriteError, match=r"60 pictures .* \(No space left on device\): "
+                                         "name in TMPDIR a folder that has 1 MB"):
+        as_images(files, 32)
 
 
 def test_another_size_is_refused(files, few_at_once):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from ddad.data.images import read_image, resize_mask
+from ddad.data.images import read_image
+from ddad.data.masks import resize_mask
 from ddad.runtime.errors import DataError
 
 few = settings(max_examples=60, deadline=None, derandomize=True, database=None)

@@ -4,8 +4,9 @@ import torch
 from image_files import mask_of, noise, save
 from PIL import Image
 
-from ddad.data.images import MASK_RULES, read_image, read_item, read_mask
+from ddad.data.images import read_image, read_item, read_mask
 from ddad.data.layouts import Item
+from ddad.data.masks import MASK_RULES
 from ddad.runtime.errors import DataError
 
 

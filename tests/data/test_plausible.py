@@ -3,6 +3,7 @@ data are not.
 """
 import io
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from image_files import mask_of, noise, save
 from PIL import Image
 
 from ddad.data.check import check
+from ddad.data.layouts import Item
+from ddad.data.plausible import _grey, _spread, look
 
 SIZE = 64
 
@@ -127,6 +130,36 @@ def test_images_that_are_hardly_meant_so(root):
                        ("12 of them", "dark"), ("unlike all other", "other")):
         [warning] = [one for one in found if told in one]
         assert name in warning
+
+
+def test_the_quick_ways_are_the_plain_ones_to_the_bit():
+    r, g, b = (part.ravel() for part in np.mgrid[:256, :256, :256:15])
+    levels = np.stack([r, g, b], 1).astype(np.uint8)[None]      # with every sum
+    assert np.array_equal(_grey(levels), levels.mean(2).astype(np.float32))
+
+
+@pytest.mark.parametrize("levels, two", [
+    (photograph(0), False), (photograph(0)[..., 0], False),
+    (photograph(0)[..., 0].astype(np.float32) / 7, False),
+    (np.eye(9, dtype=np.uint8) * 200 + 7, True), (np.eye(9, dtype=np.float32), True),
+    (np.arange(3, dtype=np.uint8)[None], False),
+    (np.arange(3, dtype=np.float32)[None], False)])
+def test_deviation_and_two_levels(levels, two):
+    deviation, found = _spread(Image.fromarray(levels))
+    assert deviation == pytest.approx(levels.std(), rel=1e-9) and found == two
+    assert two == (len(np.unique(levels)) == 2)
+
+
+def test_a_look_takes_little_more_than_the_picture(tmp_path):
+    """A photograph of 100 megapixels may be looked at, too."""
+    item = Item(save(tmp_path / "0.png", noise(1000, 1000)), "good", None)
+    tracemalloc.start()
+    try:
+        look([item], tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * 10**6        # bytes: 7 a pixel; NumPy alone took 27
 
 
 def test_copies_and_images_on_both_sides(root):
