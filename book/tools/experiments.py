@@ -210,7 +210,7 @@ NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
     **dict.fromkeys(
-        ["regret", "receipts/embedded"]
+        ["receipts/embedded"]
         + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 from records import METRICS, compact, load, name_of, recorded, table
 from results_tables import EXTENSION, METHOD, given_away
 
+from ddad.calibration import CHOSEN
 from ddad.data.product import load_test
 from ddad.detector import Detector
 from ddad.evaluation.regret import regret
@@ -82,7 +84,8 @@ def by_run(rows: list[dict]) -> str:
 
 
 def answer(rows: list[dict]) -> str:
-    """For each detector on how many data sets its mean over the seeds is as aimed at.
+    """For each detector on how many data sets its mean over the seeds is as aimed at;
+    and which constants the best on the test images has otherwise.
     """
     said = []
     for preset, title in PRESETS.items():
@@ -100,6 +103,14 @@ def answer(rows: list[dict]) -> str:
                         f"{lost[worst]:+.3f}; aim: {most})")
         said.append(f"*{title}*: of {len(sets)} real sets, the mean regret over the "
                     f"seeds is as small as aimed at in {' and in '.join(told)}.")
+    lies = Counter(f"{side} {name.replace('_', ' ')}" for row in rows
+                   for name, value in row["best_on_test"].items()
+                   if name in CHOSEN and isinstance(value, (int, float))
+                   for side, there in (("a larger", value > row["chosen"][name]),
+                                       ("a smaller", value < row["chosen"][name]))
+                   if there)
+    said.append(f"Of {len(rows)} detectors the best on the test images has " + ", ".join(
+        f"{one} in {n}" for one, n in lies.most_common()) + ".")
     return "\n".join(f"- {one}" for one in said)
 
 

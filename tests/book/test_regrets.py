@@ -22,7 +22,9 @@ def test_the_answer_counts_the_sets_within_the_aim():
     rows = [row("nuts", "clean", 0, 0.0, 0.03), row("nuts", "clean", 1, 0.01, 0.0),
             row("loco_boards", "clean", 0, 0.02, 0.0),
             row("nuts", "regional", 0, 0.0, 0.0)]
-    clean, regional = regrets.answer(rows).splitlines()
+    clean, regional, where = regrets.answer(rows).splitlines()
+    assert where == ("- Of 4 detectors the best on the test images has a larger T max "
+                     "in 4.")
     assert "*method*: of 2 real sets" in clean
     assert "I-AUROC on 1 (largest: boards, +0.020; aim: 0.01)" in clean
     assert "PRO on 2 (largest: nuts, +0.015; aim: 0.02)" in clean
