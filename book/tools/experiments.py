@@ -175,10 +175,10 @@ EXPERIMENTS = [
          + CURVE % ("mtd_by_tile", "mtd", "mtd_by_tile/mtd")),
         "bench.json", 30, needs=("juice bottle", "tiles", "taef2"),
         after=("receipts/loco_juice_bottle", "receipts/mtd_by_tile"),
-        tables=("speed_answer", "speed_rivals", "speed_detection", "speed_layouts",
-                "speed_training", "speed_calls", "speed_alone", "speed_gpu_metrics",
-                "speed_metric", "speed_scaling", "speed_memory", "speed_together",
-                "speed_start_up", "plan_cpu")),
+        tables=("speed_answer", "speed_rivals", "speed_candidates", "speed_detection",
+                "speed_layouts", "speed_training", "speed_calls", "speed_alone",
+                "speed_gpu_metrics", "speed_metric", "speed_scaling", "speed_memory",
+                "speed_together", "speed_start_up", "plan_cpu")),
     Experiment(
         "bench_gpu", "the same, GPU", BENCH,
         ("ddad bench {out} --device cuda --only detection layouts training memory "

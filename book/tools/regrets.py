@@ -109,8 +109,8 @@ def answer(rows: list[dict]) -> str:
                    for side, there in (("a larger", value > row["chosen"][name]),
                                        ("a smaller", value < row["chosen"][name]))
                    if there)
-    said.append(f"Of {len(rows)} detectors the best on the test images has " + ", ".join(
-        f"{one} in {n}" for one, n in lies.most_common()) + ".")
+    told = ", ".join(f"{one} in {n}" for one, n in lies.most_common())
+    said.append(f"Of {len(rows)} detectors the best on the test images has {told}.")
     return "\n".join(f"- {one}" for one in said)
 
 

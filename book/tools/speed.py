@@ -102,6 +102,15 @@ def speed_answer() -> str:
         f"{train['every_epoch_over_once']:.1f} times as long.")
 
 
+def speed_candidates() -> str:
+    """What candidates that share their work take, over each by itself."""
+    found = section("candidates")
+    rows = [[precision, f"{r['together'] / r['one_by_one']:.2f}",
+             "yes" if r["same"] else "no"] for precision, r in found["rows"].items()]
+    return table([f"{found['candidates']} candidates, {found['images']} images",
+                  "together, over one by one", "the same table"], rows)
+
+
 # training
 
 def speed_training() -> str:
@@ -314,8 +323,8 @@ def or_say_so(make: Callable[[], str]) -> Callable[[], str]:
     return table_of
 
 
-MADE = (speed_answer, speed_rivals, speed_detection, speed_layouts, speed_layouts_gpu,
-        speed_training, speed_calls, speed_alone, speed_gpu_metrics, speed_metric,
-        speed_scaling, speed_learned, speed_memory, speed_memory_measured,
+MADE = (speed_answer, speed_rivals, speed_candidates, speed_detection, speed_layouts,
+        speed_layouts_gpu, speed_training, speed_calls, speed_alone, speed_gpu_metrics,
+        speed_metric, speed_scaling, speed_learned, speed_memory, speed_memory_measured,
         speed_together, speed_start_up)
 TABLES = {make.__name__: or_say_so(make) for make in MADE}

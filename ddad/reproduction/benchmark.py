@@ -24,13 +24,13 @@ from ..settings import FAST, Settings
 from ..synthetic.products import PRODUCTS, make
 from ..synthetic.weights import WEIGHTS
 from .overheads import memory, metric, scaling, start_up, together
-from .rivals import rivals
+from .rivals import candidates, rivals
 from .speed import calls, detection, layouts, training
 from .timing import SCALES
 
-SECTIONS = dict(detection=detection, rivals=rivals, layouts=layouts, training=training,
-                metric=metric, scaling=scaling, memory=memory, together=together,
-                start_up=start_up)
+SECTIONS = dict(detection=detection, rivals=rivals, candidates=candidates,
+                layouts=layouts, training=training, metric=metric, scaling=scaling,
+                memory=memory, together=together, start_up=start_up)
 
 
 def bench(out: Path, device: str = "auto", scale: str = "laptop",

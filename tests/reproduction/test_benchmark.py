@@ -73,6 +73,16 @@ def test_rivals_stand_side_by_side(fitted, product, monkeypatch, tmp_path):
     assert rows["one call"]["pro"] == single["pro"]
 
 
+def test_candidates_make_the_same_table_together(fitted, product, monkeypatch,
+                                                 tmp_path):
+    monkeypatch.setattr(rivals, "make", lambda root: root.exists() or shutil.copytree(
+        product, root / "board"))
+    monkeypatch.setattr(rivals.Detector, "from_pretrained", lambda path, device: fitted)
+    found = rivals.candidates(tmp_path / "images", "cpu", "laptop")
+    assert [row["same"] for row in found["rows"].values()] == [True, True]
+    assert min(row["together"] for row in found["rows"].values()) > 0
+
+
 def test_seconds_takes_turns_and_leaves_the_first_round_out():
     order = []
     runs = (lambda: order.append("a"), lambda: order.append("b"))
