@@ -10,6 +10,7 @@ from records import BOOK, PRODUCTS, load, table
 
 CPU, GPU = "bench", "bench_gpu"
 MEGA, GIGA = 1e6, 1e9
+METRICS = {"i_auroc": "I-AUROC", "pro": "PRO"}
 
 
 def sections(record: str) -> dict[str, dict]:
@@ -197,12 +198,41 @@ def speed_alone() -> str:
                   "2 threads: faster by", "4 threads"], rows)
 
 
-def draw(path: Path = BOOK / "speed_curve.png") -> None:
+def draw(folder: Path = BOOK) -> None:
+    """The page's figures, of what has been measured."""
+    import matplotlib
+    matplotlib.use("Agg")
+    for name, make in (("speed_curve", draw_curves), ("speed_rivals", draw_rivals)):
+        try:
+            make(folder / f"{name}.png")
+        except KeyError:
+            continue                    # the page says that it is not recorded
+
+
+def draw_rivals(path: Path) -> None:
+    """Time of an image against either metric, a dot for each method."""
+    from figure_text import save
+    from matplotlib import pyplot as plt
+    rows = section("rivals")["rows"]
+    figure, panels = plt.subplots(1, 2, figsize=(7.2, 3), constrained_layout=True)
+    for panel, (metric, title) in zip(panels, METRICS.items()):
+        for n, (name, r) in enumerate(rows.items()):
+            at = 1000 * r["seconds"], r[metric]
+            panel.plot(*at, "o", color=f"C{n}")
+            panel.annotate(name, at, (0, 7 if n % 2 else -13), ha="center", fontsize=8,
+                           textcoords="offset points")
+        panel.set(xlabel="ms an image, of a batch of 16", ylabel=title, xscale="log")
+        panel.margins(0.25)
+        panel.set_xticks(ticks := [20, 50, 100], map(str, ticks))
+        panel.minorticks_off()
+        panel.grid(lw=0.3)
+    save(figure, path, dpi=150)
+
+
+def draw_curves(path: Path) -> None:
     """Time against PRO, a panel a test set: a line for fewer steps, one for fewer
     calls.
     """
-    import matplotlib
-    matplotlib.use("Agg")
     from figure_text import save
     from matplotlib import pyplot as plt
     curves = _curves()
