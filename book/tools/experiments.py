@@ -38,7 +38,7 @@ EVALUATE = Kind(("data.product", "evaluation.baselines", "evaluation.regret",
 REPRODUCE = Kind(("reproduction.runs", "reproduction.tables"), ("reproduce",), 0.03)
 ABLATE = Kind(("reproduction.ablation",), ("ablate",), 0.03)
 BENCH = Kind(("reproduction.benchmark",), ("counted", "drawn", "shipped"), 0.3,
-             relative=True)
+             relative=True, alone=True)
 PLAN = Kind(("reproduction.plan",), ("counted",), 0.001, relative=True)
 CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")

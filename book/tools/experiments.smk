@@ -1,5 +1,6 @@
 # The experiments of experiments.py as independent jobs, one thread each, for Snakemake:
-# `make experiments` starts it. What a killed job has made stays, and it goes on there.
+# `make experiments` starts it. Those that measure time run alone, on all cores. What a
+# killed job has made stays, and it goes on there.
 import sys
 
 sys.path.insert(0, workflow.basedir)
@@ -18,7 +19,7 @@ rule experiment:
     output: touch(FLAG)
     wildcard_constraints: name=".+"
     params: tool=f"{workflow.basedir}/experiments.py", options=config.get("options", "")
-    threads: 1
+    threads: lambda now: workflow.cores if BY_NAME[now.name].kind.alone else 1
     shell:
         "OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE {sys.executable} "
         "{params.tool} make {wildcards.name} {params.options}"

@@ -27,9 +27,10 @@ from ddad.runtime.files import write_json
 
 RESULTS, RUNS = BOOK / "results", ROOT / "build/experiments"
 NOTES = RESULTS / "made.json"
-# one thread a job; the commands are those of this Python's environment
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PATH": os.pathsep
-               .join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+# the commands are those of this Python's environment
+PATHS = {"PATH": os.pathsep.join([str(Path(sys.executable).parent),
+                                  os.environ.get("PATH", "")])}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Kind:
     modules: of the package, where its code begins. probes: its miniatures. tolerance:
     by how much figures may differ from those of another machine; relative: of their
     size. watch: the test that tells when such a record is stale, in place of probes.
+    alone: what is measured is time, on all cores, and no other job may run beside it.
     """
 
     modules: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Kind:
     tolerance: float = 0.0
     relative: bool = False
     watch: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,12 @@ def make(one: Experiment, given: dict[str, str]) -> None:
 
 
 def run(one: Experiment, given: dict[str, str]) -> None:
+    known = {name: value for name, value in os.environ.items()
+             if name not in ONE_THREAD} | PATHS
     for line in lines(one, given):
         print(f"$ {line}", flush=True)
         subprocess.run(line, shell=True, check=True, cwd=ROOT,
-                       env=os.environ | ENVIRONMENT)
+                       env=known if one.kind.alone else known | ONE_THREAD)
 
 
 def lines(one: Experiment, given: dict[str, str]) -> list[str]:

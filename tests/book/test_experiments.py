@@ -134,6 +134,15 @@ def test_snakemake_orders_the_jobs():
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("kind, threads", [("PLAN", "1"), ("BENCH", None)])
+def test_what_measures_time_has_all_threads(monkeypatch, kind, threads):
+    told = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr(made.subprocess, "run", lambda *_, env, **__: told.append(env))
+    made.run(made.Experiment("a", "b", getattr(experiments, kind), ("c",), "d", 1), {})
+    assert told[0].get("OMP_NUM_THREADS") == threads
+
+
 # --- fresh and stale, on an experiment of its own
 
 @pytest.fixture
