@@ -214,7 +214,7 @@ TO_REMAKE = {
         + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),
-    **dict.fromkeys(("bench", "bench_gpu"), OLDER),
+    "bench_gpu": OLDER,
 }
 # records of an older form: what takes their place, and what is wrong with them
 FAVOURED = "of an older form, one set of constants for all, shown until {} is made"

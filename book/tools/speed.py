@@ -88,10 +88,10 @@ def speed_answer() -> str:
     clean, one = found["clean"], found["one call"]
     detect = section("detection")["rows"]
     best, train = detect["bfloat16"], section("training")["rows"]["float32"]
-    side = section("rivals")["size"]
+    side, threads = section("rivals")["size"], section("rivals")["made"]["threads"]
     return (
         f"- **An image of {side} x {side}** takes the method "
-        f"{1000 * clean['seconds']:.0f} ms on two cores, a step for each region "
+        f"{1000 * clean['seconds']:.0f} ms on {threads} cores, a step for each region "
         f"{found['regional']['seconds'] / clean['seconds']:.2f} times that, one call "
         f"of the network {one['seconds'] / clean['seconds']:.2f} times and PatchCore "
         f"{found['PatchCore']['seconds'] / clean['seconds']:.2f} times.\n"
@@ -339,7 +339,8 @@ def speed_start_up() -> str:
              "help": "`ddad --help`",
              "detector_class": "`from ddad import Detector`, torch and diffusers "
                                "included"}
-    rows = [[title, f"{r[name]:.2f} s"] for name, title in names.items()]
+    # a difference of two times may come out below zero
+    rows = [[title, f"{max(0.0, r[name]):.2f} s"] for name, title in names.items()]
     return table(["", "measured"], rows)
 
 

@@ -14,7 +14,7 @@ from ..calibration import PATH, further, paths, sweep, weighings
 from ..data.product import load_good, load_held_out, load_test, load_train
 from ..detector import Detector
 from ..evaluation import patches
-from ..evaluation.baselines import as_map, single
+from ..evaluation.baselines import METRICS, as_map, single
 from ..evaluation.scoring import summary
 from ..networks.features import load_features
 from ..settings import FAST
@@ -46,7 +46,7 @@ def rivals(drawn: Path, device: str, scale: str) -> dict:
         "clean": clean, "regional": regional}
     runs = {name: partial(_predict, one) for name, one in detectors.items()}
     runs["PatchCore"] = patchcore(clean, train)
-    rows = {name: {key: found[key] for key in ("i_auroc", "pro")}
+    rows = {name: {key: found[key] for key in METRICS}
             for name, run in runs.items()
             if (found := summary(*run(test.images), test))}
     x0 = test.images[:BATCH]

@@ -18,6 +18,7 @@ from ..calibration import sweep
 from ..data.product import TestSet, load_good, load_test, load_train
 from ..detector import Detector
 from ..evaluation import official
+from ..evaluation.baselines import METRICS
 from ..evaluation.scoring import summary
 from ..runtime.adapter import AT_ONCE, mixed
 from ..runtime.devices import pick_device
@@ -213,12 +214,13 @@ def calls(detector: Detector, data: Path) -> dict:
             started = time.perf_counter()
             found = one.predict(test.images)
             spent = (time.perf_counter() - started) / len(test.images)
+            measured = summary(found.score, found.map, test)
             steps = path["ddim_steps"]
             rows.append(
                 {"precision": precision, "steps": steps,
                  "calls": len(range(0, steps, path["call_every"])), "seconds": spent,
                  "alone": by_threads(partial(one.predict, test.images[:1]))}
-                | summary(found.score, found.map, test)
+                | {name: measured[name] for name in METRICS}
                 | {"held_out": {name: held[name] for name in ("i_auroc", "pro")}})
     return {"images": len(test.images), "every": every, "held_out": len(held_out),
             "settings": settings.as_dict(), "rows": rows}
