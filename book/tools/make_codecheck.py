@@ -24,6 +24,7 @@ FRONT_DOOR = "python book/tools/front_door.py"
 TOOLS = {"table": "python book/tools/make_results.py", "reference": "make reference"}
 FIGURES = {
     "book/speed_curve.png": (TOOLS["table"], "figure: time against PRO"),
+    "book/speed_rivals.png": (TOOLS["table"], "figure: time against I-AUROC and PRO"),
     **{f"book/{path.name}": (TOOLS["table"], f"figure: {METRICS[metric]} by method")
        for metric, path in results_figure.FILES.items()},
     "book/overview.png": ("ddad demo build/demo",

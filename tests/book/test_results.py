@@ -26,9 +26,9 @@ def test_a_reader_sees_a_screen_of_tables_and_unfolds_the_others():
     assert ":::::" not in shown
 
 
-def test_it_opens_with_three_sentences_a_figure_and_a_table():
+def test_it_opens_with_four_points_a_figure_and_a_table():
     first = PAGE.split("<!-- end -->")[0]
-    assert len(re.findall("^- ", first, re.M)) == 3
+    assert len(re.findall("^- ", first, re.M)) == 4
     assert len(re.findall(r"!\[[^]]{100,}\]\(results_\w+\.svg\)", first)) == 2
     assert len(HEAD.findall(first)) == 1 and PAGE.index("## ") > len(first)
 
