@@ -38,8 +38,8 @@ def collected() -> dict:
 
 
 def figures() -> str:
-    """I-AUROC / PRO by data set and method, means over seeds, and their number."""
-    return _table((OURS, *OTHERS), FROM, " / ")
+    """I-AUROC above PRO by data set and method, means over seeds, and their number."""
+    return _table((OURS, *OTHERS), FROM, "<br>")
 
 
 def short() -> str:
@@ -107,14 +107,16 @@ def surely() -> str:
                 row["one"], row["other"], row["metric"]) == (one, other, metric)]
             for side in (lambda row: row["low"] > 0, lambda row: row["high"] < 0):
                 sets = [name_of(row["data"]) for row in of if side(row)]
-                line.append(f"{len(sets)}: {', '.join(sets)}" if sets else "–")
+                line.append("–" if not sets else f"all {len(sets)}"
+                            if len(sets) == len(of) else ", ".join(sets))
         lines.append(line)
     return table(["", *(f"{TITLES[metric]} {side}" for metric in METRICS
                         for side in ("above", "below"))], lines)
 
 
 TABLES = {"beyond": lambda: compact(figures()), "beyond_short": short,
-          "beyond_surely": surely, "beyond_sets": sets, "beyond_differences": paired}
+          "beyond_surely": lambda: compact(surely()), "beyond_sets": sets,
+          "beyond_differences": paired}
 
 
 if __name__ == "__main__":
