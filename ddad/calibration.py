@@ -30,13 +30,14 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from . import anomaly_map as maps
+from .data.images import Images, parted
 from .evaluation.metrics import defect_pixels, found_by
 from .runtime.shared_paths import SharedPaths, progress
 from .settings import Settings
 from .synthetic.defects import Trial, groups_of
 
 T_MAX = (80, 160, 320, 480)
-ONE_CALL = (10, 20, 40, 80, 160, 320)                   # t, where a single call is all
+ONE_CALL = (10, 20, 40, 80, 160, 320, 640)              # t, where a single call is all
 SMALLEST_BIN = (0.2, 0.6)                               # as a share of all bins
 GUIDANCE, BLUR = (0.33, 0.66), (0.0, 1.0)
 LAMBDA = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
@@ -47,8 +48,7 @@ DEFECTS, SIDE, RESAMPLES, FEWEST = 64, 64, 200, 8
 
 
 class Tried(NamedTuple):
-    """Candidates: rows of settings with i_auroc and pro, and q (rows, D) of D defects.
-    """
+    """Candidates: rows of settings with i_auroc and pro; q (rows, D) of D defects."""
 
     table: list[dict]
     q: np.ndarray
@@ -161,9 +161,14 @@ def enough(good: Tensor) -> None:
             f"{len(good)}; raise held_out or add images")
 
 
+def drawn(good: Images, settings: Settings) -> Images:
+    """The held-out images that a calibration uses: files may drift with time."""
+    return parted(good, settings.calibration_images, settings.seed + 3)[0]
+
+
 class Calibration:
     """One choice for all (detector, held-out good images (N, 3, H, W)) pairs. At most
-    `calibration_images` of each are used, with DEFECTS defects or more on copies of
+    `calibration_images` of each are drawn, with DEFECTS defects or more on copies of
     them. ValueError for fewer images than FEWEST.
     """
 
@@ -171,7 +176,7 @@ class Calibration:
         self.detectors, self.trials, self.before = [], [], []
         for detector, good in fitted:
             enough(good)
-            good = good[: detector.settings.calibration_images]
+            good = drawn(good, detector.settings)
             self.detectors.append(detector)
             copies = -(-DEFECTS // len(good))
             self.trials.append(Trial.of(good, detector.settings.seed, copies))

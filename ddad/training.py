@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .calibration import Calibration, enough
-from .data.images import Images, as_images
+from .data.images import Images, as_images, parted
 from .detector import Detector
 from .evaluation.likeness import alike
 from .fine_tuning import fine_tune
@@ -49,11 +49,8 @@ def hold_out(images: Images, settings: Settings,
     """
     if held_out is not None:
         return images, held_out
-    draws = torch.Generator().manual_seed(settings.seed)
-    order = torch.randperm(len(images), generator=draws)
-    keep = torch.ones(len(images), dtype=torch.bool)
-    keep[order[: round(len(images) * settings.held_out)]] = False
-    return images[keep], images[~keep]
+    n = round(len(images) * settings.held_out)
+    return parted(images, n, settings.seed)[::-1]
 
 
 def split(good: Images, settings: Settings) -> tuple[Images, Images]:
@@ -64,9 +61,7 @@ def split(good: Images, settings: Settings) -> tuple[Images, Images]:
     first = len(good) - round(len(good) * settings.threshold_share)
     if min(first, len(good) - first) < FEW:
         return good, good
-    draws = torch.Generator().manual_seed(settings.seed + 2)
-    order = torch.randperm(len(good), generator=draws)  # files may drift with time
-    return good[order[:first]], good[order[first:]]
+    return parted(good, first, settings.seed + 2)       # files may drift with time
 
 
 def learning_rate(i: int, steps: int, peak: float, schedule: str) -> float:

@@ -5,8 +5,7 @@ those in `layouts`.
     root/validation/good/*   where given: the held-out good images; else a share of
                              train/good is held out
     root/test/good/*, root/test/<kind>/*
-                             test images; every folder but ``good`` holds one kind of
-                             defect
+                             test images; ``good`` ones, and a folder a kind of defect
     root/ground_truth/<kind>/<stem>_mask.png
                              their masks; also <stem>.png, or a folder <stem>/ of
                              several masks (their union counts, as MVTec LOCO has it)
@@ -203,6 +202,13 @@ class ImageFiles:
 
 
 Images = Tensor | ImageFiles
+
+
+def parted(images: Images, n: int, seed: int) -> tuple[Images, Images]:
+    """n images or all, drawn with a seed, and the others, each in the order given."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    chosen = torch.isin(torch.arange(len(images)), order[:n])
+    return images[chosen], images[~chosen]
 
 
 def good_images(paths: Sequence[str | Path], size: int) -> Images:

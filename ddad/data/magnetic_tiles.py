@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,13 @@ COUNTS = {"Free": 952, "Blowhole": 115, "Break": 85, "Crack": 57, "Fray": 32,
 # images of one tile, or of tiles taken in one go, follow each other at most so far
 # apart in N
 GAP = 300
-TEST_SHARE = 0.2
+SHARE = 0.2                     # of good images, for tests; of the others, held out
 RULES = {
     "mtd_by_tile":
         f"good images whose numbers follow each other at most {GAP} apart are one "
         f"tile; tiles within {GAP} of a defective image are tested, then tiles drawn "
-        "by sha256 of seed and first name, while they fit into a fifth of the images",
+        "by sha256 of seed and first name, while they fit into a fifth of the images; "
+        "of the others as many tiles are held out",
     "mtd_random":
         "a fifth of the good images, drawn by sha256 of seed and name, is tested",
 }
@@ -57,24 +59,37 @@ def tiles(stems: list[str]) -> list[list[str]]:
     return groups
 
 
-def held_for_test(name: str, good: list[str], defective: list[str],
-                  seed: int = 0) -> list[str]:
-    """The good images to test on, sorted; name: mtd_by_tile or mtd_random."""
-    drawn = lambda stem: hashlib.sha256(f"{seed} {stem}".encode()).hexdigest()
-    wanted = round(TEST_SHARE * len(good))
+def parts(name: str, good: list[str], defective: list[str],
+          seed: int = 0) -> dict[str, list[str]]:
+    """The good images to train on, to hold out ("validation") and to test on, each
+    sorted; name: mtd_by_tile, or mtd_random, which holds out none.
+    """
     if name == "mtd_random":
-        return sorted(sorted(good, key=drawn)[:wanted])
-    numbers = [number(stem) for stem in defective]
+        order = lambda stem: hashlib.sha256(f"{seed} {stem}".encode()).hexdigest()
+        test, held = sorted(good, key=order)[: round(SHARE * len(good))], []
+    else:
+        test = _whole_tiles(good, seed, [number(stem) for stem in defective])
+        held = _whole_tiles(sorted({*good} - {*test}), seed)
+    train = {*good} - {*test} - {*held}
+    return {"train": sorted(train), "validation": sorted(held), "test": sorted(test)}
 
-    def near(tile: list[str]) -> bool:
+
+def _whole_tiles(stems: list[str], seed: int, near: Sequence[int] = ()) -> list[str]:
+    """All tiles within GAP of the numbers `near`, then as many as fit into SHARE of the
+    images, drawn with the seed.
+    """
+    chosen, order = [], []
+    for tile in tiles(stems):
         first, last = number(tile[0]) - GAP, number(tile[-1]) + GAP
-        return any(first <= n <= last for n in numbers)
-
-    test = []
-    for tile in sorted(tiles(good), key=lambda tile: (not near(tile), drawn(tile[0]))):
-        if near(tile) or len(test) + len(tile) <= wanted:
-            test += tile
-    return sorted(test)
+        if any(first <= n <= last for n in near):
+            chosen += tile
+        else:
+            order.append((hashlib.sha256(f"{seed} {tile[0]}".encode()).hexdigest(),
+                          tile))
+    for _, tile in sorted(order):
+        if len(chosen) + len(tile) <= round(SHARE * len(stems)):
+            chosen += tile
+    return chosen
 
 
 def count(unpacked: Path) -> None:
@@ -104,19 +119,16 @@ def arrange(name: str, unpacked: Path, out: Path, seed: int = 0) -> None:
     good = images.pop("Free")
     stems = lambda paths: [path.stem for path in paths]
     defective = [path for paths in images.values() for path in paths]
-    test = held_for_test(name, stems(good), stems(defective), seed)
-    held = set(test)
+    split = parts(name, stems(good), stems(defective), seed)
+    part_of = {stem: part for part in split for stem in split[part]}
     for path in good:
-        part = "test" if path.stem in held else "train"
-        _link(path, product / part / "good" / path.name)
+        _link(path, product / part_of[path.stem] / "good" / path.name)
     for kind, paths in images.items():
         for path in paths:
             _link(path, product / "test" / kind.lower() / path.name)
             truth = product / "ground_truth" / kind.lower()
             _write_mask(path.with_suffix(".png"), truth / f"{path.stem}_mask.png")
-    train = [stem for stem in stems(good) if stem not in held]
-    record = {"rule": RULES[name], "seed": seed, "train": train, "test_good": test}
-    write_json(product / "split.json", record)
+    write_json(product / "split.json", {"rule": RULES[name], "seed": seed, **split})
     write_groups(product)
     os.replace(aside, out)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..calibration import drawn
 from ..conformal import promised
 from ..data.images import Images
 from ..detector import Detector
@@ -34,7 +35,7 @@ def expect(detector: Detector, good: Images) -> tuple[dict, list[str]]:
     saw, on the same images. ValueError without images.
     """
     s, started = detector.settings, time.perf_counter()
-    good = good[: s.calibration_images]
+    good = drawn(good, s)
     trial = Trial.of(good, s.seed + 1, -(-DEFECTS // len(good)))
     found = detector.predict(trial.images)
     seconds = (time.perf_counter() - started) / len(trial.images)

@@ -10,7 +10,7 @@ upsampled and smoothed as the method's are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from statistics import mean
 
 import torch
@@ -41,17 +41,18 @@ def baselines(detector: Detector, train: Images, test: TestSet,
     of a memory bank; score, overlap and false of each test image (`by_image.parts`);
     step and latent_blur, where they are chosen.
 
-    train: all good training images (N, 3, H, W) in [-1, 1]. The method learns from
-    those that `hold_out` leaves; the patch baselines, which have nothing to choose,
-    learn from all. held_out: good images given as such, else that share of `train`: the
-    one call's step is chosen on them. seeds: PatchCore and PaDiM draw; their figures
-    are means, and `seeds` has each with its scores. Raises BackboneError.
+    train: good training images (N, 3, H, W) in [-1, 1]. held_out: good images given as
+    such, else the share of `train` that `hold_out` keeps back: the one call's step is
+    chosen on them. The patch baselines, which have nothing to choose, learn from both.
+    seeds: PatchCore and PaDiM draw; their figures are means, and `seeds` has each with
+    its scores. Raises BackboneError.
     """
     s = detector.settings
     phi = load_features(s).to(detector.device)
     alone = autoencoder(detector.projection, phi, test, s)
     good = hold_out(train, s, held_out)[1]
-    return {**of_patches(phi, train, test, s, seeds),
+    every = [train] if held_out is None else [train, held_out]
+    return {**of_patches(phi, every, test, s, seeds),
             "one_call": one_call(detector, good, test),
             **{f"autoencoder_{by}": row for by, row in alone.items()}}
 
@@ -79,13 +80,14 @@ def timed(run: Callable, *given) -> tuple:
 # --- patches
 
 @torch.no_grad()
-def of_patches(phi, train: Images, test: TestSet, settings: Settings,
+def of_patches(phi, train: Sequence[Images], test: TestSet, settings: Settings,
                seeds: Iterable[int] = (0,)) -> dict[str, dict]:
-    """The four that compare patches; their features are computed once for all.
+    """The four that compare patches, with those of one or more sets of good images;
+    their features are computed once for all.
 
     Memory: the features of both sets, and what `patches` says of each.
     """
-    known = patches.patch_features(phi, train, settings)
+    known = torch.cat([patches.patch_features(phi, good, settings) for good in train])
     asked, looking = timed(patches.patch_features, phi, test.images, settings)
 
     def row(A: Tensor, seconds: float, score: Tensor | None = None, **more) -> dict:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..calibration import sweep
+from ..calibration import drawn, sweep
 from ..data.product import TestSet, load_good, load_test, load_train
 from ..detector import Detector
 from ..evaluation import official
@@ -198,7 +198,7 @@ def calls(detector: Detector, data: Path) -> dict:
     every = -(-len(test.images) // MOST)
     test = TestSet(*(part[::every] for part in (
         test.images, test.masks, test.labels, test.kinds, test.paths)))
-    held_out = load_good(data, settings)[1][: settings.calibration_images]
+    held_out = drawn(load_good(data, settings)[1], settings)
     trial = Trial.of(held_out, settings.seed)
     chosen = [(settings.precision, PATHS)]
     if settings.precision != "bfloat16":

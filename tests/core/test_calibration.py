@@ -107,7 +107,18 @@ def test_the_images_and_defects_of_a_trial(fitted, few):
         [trial] = Calibration([(detector, good_images(images))]).trials
         good = trial.kind.count("good")
         assert (good, len(trial.kind) - good) == expected
-        assert torch.equal(trial.images[:good], good_images(images)[:good])
+        of_these = calibration.drawn(good_images(images), detector.settings)
+        assert torch.equal(trial.images[:good], of_these)
+
+
+def test_it_uses_images_of_the_whole_time_that_they_are_of():
+    """Drawn with the seed, in their order; all, where there are no more."""
+    images, s = torch.arange(100), tiny(calibration_images=32)
+    seen = [calibration.drawn(images, s.change(seed=seed)) for seed in range(3)]
+    assert all(len(one) == 32 and one.sort().values.equal(one) for one in seen)
+    assert all(one.min() < 20 and one.max() > 80 for one in seen)
+    assert not seen[0].equal(seen[1])
+    assert calibration.drawn(images[:32], s).equal(images[:32])
 
 
 def test_the_paths_fit_the_schedule_and_begin_with_the_settings_own():

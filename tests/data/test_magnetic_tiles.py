@@ -8,7 +8,8 @@ from ddad.data import magnetic_tiles
 from ddad.data.fetch import check_dataset, fetch
 from ddad.data.images import read_item
 from ddad.data.images import test_items as items_to_test
-from ddad.data.magnetic_tiles import held_for_test, number, tiles
+from ddad.data.layouts import PARTS
+from ddad.data.magnetic_tiles import number, parts, tiles
 from ddad.data.product import load_test
 from ddad.runtime.errors import DataError
 from ddad.settings import preset
@@ -44,31 +45,33 @@ def test_tiles_are_grouped_by_number():
 def test_no_tile_is_on_both_sides(seed):
     good = exposures(50)
     defective = ["exp1_num_900", f"exp2_num_{7 * 400 - 200}"]
-    held = held_for_test("mtd_by_tile", good, defective, seed)
-    assert len(held) == 60 and len(set(held)) == 60
-    assert all(len({stem in held for stem in tile}) == 1 for tile in tiles(good))
-    assert {2, 6, 7} <= tiles_of(held)  # within 300 of a defective image
-    again = held_for_test("mtd_by_tile", good, defective, seed + 1)
-    assert tiles_of(held) != tiles_of(again)
-    drawn = held_for_test("mtd_random", good, defective, seed)
-    assert len(drawn) == 60
-    assert any(len({stem in drawn for stem in tile}) == 2 for tile in tiles(good))
+    split = parts("mtd_by_tile", good, defective, seed)
+    assert [len(part) for part in split.values()] == [192, 48, 60]
+    assert sorted(sum(split.values(), [])) == sorted(good)
+    for part in split.values():
+        assert all(len({stem in part for stem in tile}) == 1 for tile in tiles(good))
+    assert {2, 6, 7} <= tiles_of(split["test"])  # within 300 of a defective image
+    again = parts("mtd_by_tile", good, defective, seed + 1)
+    assert all(tiles_of(split[part]) != tiles_of(again[part]) for part in split)
+    drawn = parts("mtd_random", good, defective, seed)
+    assert [len(part) for part in drawn.values()] == [240, 0, 60]
+    assert any(len({stem in drawn["test"] for stem in tile}) == 2
+               for tile in tiles(good))
 
 
 def test_every_tile_near_a_defective_image_is_tested():
     good = exposures(10)
     defective = [f"exp1_num_{tile * 400 + 50}" for tile in range(5)]
-    held = held_for_test("mtd_by_tile", good, defective)
-    assert tiles_of(held) == {0, 1, 2, 3, 4} and len(held) == 30 > 0.2 * len(good)
+    test = parts("mtd_by_tile", good, defective)["test"]
+    assert tiles_of(test) == {0, 1, 2, 3, 4} and len(test) == 30 > 0.2 * len(good)
 
 
 def test_tiles_are_fetched_once_and_arranged_twice(serve, tmp_path, monkeypatch):
     counts = {"Free": 60, "Blowhole": 3, "Break": 2, "Crack": 2, "Fray": 2, "Uneven": 2}
     monkeypatch.setattr(magnetic_tiles, "COUNTS", counts)
     made = make_tiles(tmp_path / "made", counts)
-    expected = {"mtd": (48, 0, 12, 11)}
-    server = serve("mtd_by_tile", made, ".zip", counts=expected)
-    serve("mtd_random", archive=server.path, counts=expected)
+    server = serve("mtd_by_tile", made, ".zip", counts={"mtd": (42, 6, 12, 11)})
+    serve("mtd_random", archive=server.path, counts={"mtd": (48, 0, 12, 11)})
     root = tmp_path / "root"
     home = fetch("mtd_by_tile", root, consent=True)
     assert fetch("mtd_random", root, consent=True) == root / "mtd_random"
@@ -78,15 +81,17 @@ def test_tiles_are_fetched_once_and_arranged_twice(serve, tmp_path, monkeypatch)
         report = check_dataset(name, root, 8)
         assert report["usable"], report
         split = json.loads((root / name / "mtd" / "split.json").read_text())
-        assert len(split["train"]) == 48 and len(split["test_good"]) == 12
+        held = 6 * (name == "mtd_by_tile")      # one tile: two would be over a fifth
+        assert [len(split[part]) for part in PARTS] == [48 - held, held, 12]
         assert split["seed"] == 0 and "fifth" in split["rule"]
-        train = (root / name / "mtd" / "train" / "good").iterdir()
-        assert {path.stem for path in train} == set(split["train"])
+        for part in PARTS:
+            there = (root / name / "mtd" / part / "good").glob("*")
+            assert sorted(path.stem for path in there) == split[part]
         splits[name] = split
     item = next(i for i in items_to_test(home / "mtd") if i.kind == "crack")
     assert read_item(item, 8)[1].sum() == 4  # the grey edge is no defect
     assert item.path.stat().st_nlink == 3  # unpacked once, linked twice
-    assert "exp1_num_1000" in splits["mtd_by_tile"]["test_good"]
+    assert "exp1_num_1000" in splits["mtd_by_tile"]["test"]
     # the first tile's six good exposures, and the first defects, near it
     test = load_test(home / "mtd", preset("clean", image_size=32))
     first = [path.stem for path, group in zip(test.paths, test.groups)

@@ -99,7 +99,7 @@ def test_features_are_computed_once_for_all(phi, monkeypatch):
     monkeypatch.setattr(patches, "patch_features", lambda phi, images, settings: (
         asked.append(len(images)) or extract(phi, images, settings)))
     test = small_test_set(2)
-    baselines.of_patches(phi, good_images(5), test, tiny(), seeds=(0, 1))
+    baselines.of_patches(phi, [good_images(5)], test, tiny(), seeds=(0, 1))
     assert asked == [5, len(test.images)]
 
 
@@ -111,7 +111,8 @@ def test_every_seed_is_drawn_with_and_patchcore_scores_by_itself(phi, monkeypatc
         seeds.append(seed) or learn(known, seed)))
     monkeypatch.setattr(patches, "patchcore", lambda core, asked: (     # bad ones first
         asked[..., 0], -torch.arange(len(asked)).float()))
-    found = baselines.of_patches(phi, good_images(4), small_test_set(2), tiny(), (5, 7))
+    found = baselines.of_patches(phi, [good_images(4)], small_test_set(2), tiny(),
+                                 (5, 7))
     assert seeds == [5, 5, 7, 7] and found["patchcore"]["i_auroc"] == 0
     assert [row["seed"] for row in found["padim"]["seeds"]] == [5, 7]
 
@@ -119,7 +120,7 @@ def test_every_seed_is_drawn_with_and_patchcore_scores_by_itself(phi, monkeypatc
 @torch.no_grad()
 def test_neighbours_from_images_to_figures_by_brute_force(phi):
     train, test, s = good_images(2), small_test_set(), tiny(map_stages=(3,), sigma=0.1)
-    row = baselines.of_patches(phi, train, test, s)["neighbours"]
+    row = baselines.of_patches(phi, [train], test, s)["neighbours"]
     bank, stage = (F.avg_pool2d(phi(images)[2], 3, 1, 1).permute(0, 2, 3, 1)
                    for images in (train, test.images))
     bank = bank.flatten(0, 2)
@@ -194,8 +195,11 @@ def test_its_step_does_not_see_the_test_set(detector, monkeypatch):
     for name in ("step", "latent_blur"):
         assert again[name] == row[name]
     mine = good_images(8, seed=70)
-    baselines.baselines(own, train, small_test_set(2), held_out=mine, seeds=(0,))
+    found = baselines.baselines(own, train, small_test_set(2), held_out=mine,
+                                seeds=(0,))
     assert torch.equal(given[2], mine)
+    # and those that compare patches learn from these as well
+    assert found["neighbours"]["patches"] == (len(train) + len(mine)) * 8 * 8
 
 
 # --- the autoencoder

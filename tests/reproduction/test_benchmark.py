@@ -66,7 +66,7 @@ def test_rivals_stand_side_by_side(fitted, product, monkeypatch, tmp_path):
     whole = fitted.predict(test.images)
     assert rows["clean"] == rows["clean"] | {
         "pro": summary(whole.score, whole.map, test)["pro"]}
-    alone = of_patches(load_features(s), train, test, s, [s.seed])["patchcore"]
+    alone = of_patches(load_features(s), [train], test, s, [s.seed])["patchcore"]
     assert rows["PatchCore"] == rows["PatchCore"] | {
         name: alone[name] for name in ("i_auroc", "pro")}
     single = one_call(fitted, hold_out(train, s, load_held_out(product, s))[1], test)
