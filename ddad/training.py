@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from .calibration import Calibration, enough
 from .data.images import Images, as_images, parted
 from .detector import Detector
-from .evaluation.likeness import alike
+from .evaluation.likeness import compared
 from .fine_tuning import fine_tune
 from .latent_projection import draw
 from .networks.autoencoders import load_vae
@@ -49,8 +49,7 @@ def hold_out(images: Images, settings: Settings,
     """
     if held_out is not None:
         return images, held_out
-    n = round(len(images) * settings.held_out)
-    return parted(images, n, settings.seed)[::-1]
+    return parted(images, round(len(images) * settings.held_out), settings.seed)[::-1]
 
 
 def split(good: Images, settings: Settings) -> tuple[Images, Images]:
@@ -188,8 +187,8 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
     calibrate: choose constants (`calibration`) before phi is fine-tuned. checkpoint:
     where the training's state is kept, and a later call goes on from. Several
     processes, given the same images, share out the training and end alike. Warns of
-    held-out images unlike the others. Raises SettingsError, also for what `like` was
-    trained with otherwise; BackboneError, WriteError, ValueError for too few images.
+    held-out images unlike the others. SettingsError, also for what `like` was trained
+    with; BackboneError; WriteError; ValueError: too few images, vae or unet with like.
     """
     s, device = settings or preset(), pick_device(device)
     images = as_images(images, s.image_size)
@@ -199,7 +198,7 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
     _enough(train, good, s, calibrate)
     checkpoint = checkpoint and Path(checkpoint)
     if like is not None:
-        _as_trained(like, s, EPS_THETA)
+        _as_trained(like, s, EPS_THETA, vae, unet)
         vae, unet, device = like.networks.vae, like.networks.unet, like.device
     elif vae is not None and s.vae == Settings.vae:
         s = s.change(vae="given")       # an object of which the settings know no name
@@ -214,14 +213,16 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
         else "a share of the images",
         "images": len(train) + len(good), "held_out": len(good)}
     _learn(detector, train, good, calibrate, checkpoint, stages)
-    if like is not None:                # whose images tell another product
-        detector.record |= {"training": like.record.get("training"),
-                            "held_out_distances": alike(like, detector, good)}
+    if like is not None:
+        detector.record["training"] = like.record.get("training")
+    detector.record["held_out_distances"] = compared(like or detector, detector, good)
     return detector
 
 
-def _as_trained(detector: Detector, settings: Settings, network: str) -> None:
-    """SettingsError for a setting that the detector's network was trained with."""
+def _as_trained(detector: Detector, settings: Settings, network: str, *own) -> None:
+    """SettingsError for what it was trained with, ValueError for `own` networks."""
+    if any(one is not None for one in own):
+        raise ValueError("a vae or unet beside like, which has both: give one of them")
     trained = [name for name in shaping(network)
                if getattr(settings, name) != getattr(detector.settings, name)]
     if trained:
@@ -287,7 +288,6 @@ def _learn(detector: Detector, train: Images, good: Images, calibrate: bool,
         stages.done("calibrate map")
     detector.set_ranges(good, keep=False)
     detector.set_held_out_scores(for_threshold)
-    detector.record["held_out_distances"] = alike(detector, detector, good)
     stages.done("banks, ranges, threshold")
 
 
@@ -326,5 +326,5 @@ def adapt(detector: Detector, images: Images, settings: Settings,
     other.set_held_out_scores(for_threshold)
     other.record = detector.record | {
         "images": len(train) + len(good), "held_out": len(good),
-        "held_out_distances": alike(detector, other, good)}
+        "held_out_distances": compared(detector, other, good)}
     return other

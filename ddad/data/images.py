@@ -45,15 +45,13 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 # of a longer side, resizing alone would fill the memory
 MAX_PIXELS, MAX_SIDE = 100_000_000, 65_536
 # pixels; images beyond are decoded one at a time, whatever the number of threads
-LARGE, ONE_LARGE = 8_000_000, Lock()
+LARGE, ONE_LARGE, READING = 8_000_000, Lock(), Lock()
 ROUNDING = 1e-3                 # that resampling may pass -1 and 1 by
 HELD, TOGETHER = 2**29, 64      # bytes of good images held; files read at once
 
 
 def train_items(root: str | Path) -> list[Item]:
-    """The good images to train on, sorted.
-
-    Raises DataError where there are none or one is missing.
+    """The good images to train on, sorted. DataError where none are or one is missing.
     """
     return _sound(root, "train")
 
@@ -196,8 +194,9 @@ class ImageFiles:
     def to(self, device: str | torch.device) -> Tensor:
         images = torch.empty(self.shape)
         for i, at in enumerate(self.at):
-            self.file.seek(at)
-            images[i] = _as_tensor(np.load(self.file))
+            with READING:                   # one place of the file at a time
+                self.file.seek(at)
+                images[i] = _as_tensor(np.load(self.file))
         return images.to(device)
 
 

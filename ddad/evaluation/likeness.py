@@ -15,7 +15,7 @@ from ..dynamic_noise import MemoryBank
 ALIKE = 1e-3
 
 
-def alike(first, detector, good: Images) -> dict | None:
+def compared(first, detector, good: Images) -> dict | None:
     """Whether held-out good images (M, 3, H, W) are to the first detector as those that
     its networks saw, which tells another product; and the limits of the other one's own
     d. None without images.

@@ -321,17 +321,18 @@ def _files(item: Item) -> Iterator[Path]:
 
 def commit() -> str | None:
     """The commit, with -dirty when files of the package differ from it; None outside a
-    checkout.
+    checkout of it.
     """
     package = Path(__file__).resolve().parents[1]
-    git = lambda *asked: subprocess.run(["git", "-C", str(package), *asked], text=True,
-                                        capture_output=True, timeout=20)
+    git = lambda *asked: subprocess.run(
+        ["git", "-C", str(package), *asked], text=True, capture_output=True, timeout=20,
+        check=True).stdout.strip()
     try:
-        head = git("rev-parse", "HEAD").stdout.strip()
-        changed = git("status", "--porcelain", "--", ".").stdout
-    except (OSError, subprocess.TimeoutExpired):
+        git("ls-files", "--error-unmatch", "__init__.py")   # not of another project
+        return git("rev-parse", "HEAD") + "-dirty" * bool(
+            git("status", "--porcelain", "--", "."))
+    except (OSError, subprocess.SubprocessError):
         return None
-    return head + "-dirty" * bool(changed) if head else None
 
 
 def categories_in(data: Path) -> list[str]:

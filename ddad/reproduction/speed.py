@@ -26,6 +26,7 @@ from ..runtime.graphs import cuda_graph
 from ..settings import FAST, preset
 from ..synthetic.defects import Trial
 from ..training import train_noise_predictor
+from .runs import portable
 from .timing import bare, board, by_threads, networks, seconds, untrained
 
 # U-Net calls of a detection: fewer steps, or fewer calls in ten steps
@@ -223,4 +224,4 @@ def calls(detector: Detector, data: Path) -> dict:
                 | {name: measured[name] for name in METRICS}
                 | {"held_out": {name: held[name] for name in ("i_auroc", "pro")}})
     return {"images": len(test.images), "every": every, "held_out": len(held_out),
-            "settings": settings.as_dict(), "rows": rows}
+            "settings": portable(settings), "rows": rows}

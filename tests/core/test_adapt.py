@@ -47,6 +47,9 @@ def test_a_unet_serves_another_detector(fitted, monkeypatch):
     assert own["far"] != first["far"] or own["far"] is None
     with pytest.raises(SettingsError, match="unet_channels.*train anew"):
         Detector.fit(images, other.change(unet_channels=(64,)), like=fitted)
+    for own in ({"vae": fitted.networks.vae}, {"unet": fitted.networks.unet}):
+        with pytest.raises(ValueError, match="beside like, which has both"):
+            Detector.fit(images, other, like=fitted, **own)
     with pytest.warns(UserWarning, match="unlike the .* training images"):
         found = Detector.fit(-images, other, held_out=-good_images(16, seed=1),
                              like=fitted)

@@ -8,7 +8,8 @@ from conftest import good_images, tiny
 
 from ddad.detector import Detector
 from ddad.dynamic_noise import MemoryBank
-from ddad.evaluation.likeness import alike, compare_distances
+from ddad.evaluation import likeness
+from ddad.evaluation.likeness import compare_distances
 
 K = 5
 
@@ -43,7 +44,7 @@ def test_each_training_image_is_compared_without_itself(y, fitted):
         detector = fitted.under(settings)
         detector.memory_bank = MemoryBank.fit(y[:90], K, own)
         detector.features = lambda images: images       # each its own features
-        found.append(alike(detector, detector, y[90:]))
+        found.append(likeness.compared(detector, detector, y[90:]))
     assert found[0] == found[1] and found[0]["alike"]
     assert not torch.equal(detector.memory_bank.distances,
                            MemoryBank.fit(y[:90], K).distances)

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,13 @@ def test_rows_are_chosen_as_a_tensors(files, few_at_once):
         for c, d in zip(split(a, settings), split(b, settings)):
             assert torch.equal(c.to("cpu"), d)
     assert asked_of(settings, some, None, True) == asked_of(settings, whole, None, True)
+
+
+def test_several_threads_read_at_once(files, few_at_once):
+    whole, some = read_images(files, 32), as_images(files, 32)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: some[[n]].to("cpu")[0], [*range(60)] * 4))
+    assert torch.equal(torch.stack(found), whole.repeat(4, 1, 1, 1))
 
 
 def test_images_that_fit_are_held(files):

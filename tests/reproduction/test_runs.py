@@ -175,11 +175,18 @@ def test_a_detector_without_a_decoder_has_a_receipt(data, tmp_path):
 def test_the_commit_is_dirty_where_files_of_the_package_differ(tmp_path, monkeypatch):
     module = tmp_path / "package" / "reproduction" / "runs.py"
     module.parent.mkdir(parents=True)
+    init = tmp_path / "package" / "__init__.py"
+    init.touch()
     monkeypatch.setattr("ddad.reproduction.runs.__file__", str(module))
     assert commit() is None                         # no checkout
     git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
     module.write_text("1")
-    for asked in ("init", "add .", "-c user.name=a -c user.email=a commit -m made"):
+    made = "-c user.name=a -c user.email=a commit -m made"
+    (tmp_path / "another.py").touch()
+    for asked in ("init", "add another.py", made):
+        git(["git", *asked.split()])
+    assert commit() is None                         # a checkout of another project
+    for asked in ("add .", made):
         git(["git", *asked.split()])
     clean = commit()
     assert len(clean) == 40
