@@ -14,8 +14,7 @@ where all candidates find everything, nothing tells one from another.
 
 A candidate has to be good on the whole, and to give up no kind and no size. The safe
 choice is the preset's own; another is taken only where its J is smaller by more than
-the standard error of the difference, over resamples of the images. The threshold is not
-chosen here: see `conformal`.
+the standard error of the difference, over resamples of the images.
 """
 from __future__ import annotations
 
@@ -90,10 +89,11 @@ def sweep(detector, images: Tensor, masks: np.ndarray, paths: list[dict],
     return Tried(table, np.stack(q))
 
 
-def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int) -> int:
+def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int
+               ) -> tuple[int, np.ndarray, np.ndarray]:
     """The row with the smallest J, or the first one that is not worse by more than the
-    standard error of the difference. groups: (G, D) bool, the first holds all; image:
-    (D,) which image each defect was made on.
+    standard error of the difference; J of each, and that error. groups: (G, D) bool,
+    the first holds all; image: (D,) which image each defect was made on.
     """
     count = np.bincount(image)
     draws = np.random.default_rng(seed).multinomial(
@@ -106,10 +106,9 @@ def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int) -
         lost = q.max(1, keepdims=True) - q
         J.append(lost[0] + lost.max(0))
     J, resampled = J[0], np.stack(J[1:])
-    best = int(J.argmin())
-    error = (resampled - resampled[:, [best]]).std(0)
+    error = (resampled - resampled[:, [J.argmin()]]).std(0)
     # equal candidates differ by rounding
-    return int((J - J[best] <= error + 1e-9).argmax())
+    return int((J - J.min() <= error + 1e-9).argmax()), J, error
 
 
 def paths(settings: Settings) -> list[dict]:
@@ -153,7 +152,7 @@ def weighings(settings: Settings) -> list[dict]:
     return [{"latent_blur": blur, "lam": lam} for blur, lam in product(BLUR, lams)]
 
 
-def enough(good: Tensor) -> None:
+def enough(good: Images) -> None:
     """ValueError for fewer than FEWEST held-out images."""
     if len(good) < FEWEST:
         raise ValueError(
@@ -203,9 +202,10 @@ class Calibration:
             image.append(first + np.arange(N).repeat(len(trial.kind) // N - 1))
             first += N
         groups = np.concatenate([groups_of(trial) for trial in self.trials], 1)
-        row = choose_row(both, groups, np.concatenate(image), self.settings.seed)
+        row, *told = choose_row(both, groups, np.concatenate(image), self.settings.seed)
         chosen = {name: tried[0].table[row][name] for name in CHOSEN}
-        return chosen, [one.table for one in tried]
+        told = [{"J": J, "J_error": e} for J, e in np.stack(told, 1).round(6).tolist()]
+        return chosen, [[a | b for a, b in zip(one.table, told)] for one in tried]
 
     def path(self) -> tuple[dict, list]:
         """Step rule and T_max, then smallest bin and guidance; the maps' weighing with

@@ -97,18 +97,26 @@ def paired() -> str:
          for row in load("beyond")["differences"]])
 
 
+def apart(one: str, other: str, metric: str) -> tuple[list[str], list[str]]:
+    """The data sets on which the whole interval of a difference is above zero, and
+    those on which it is below.
+    """
+    rows = [row for row in load("beyond")["differences"]
+            if (row["one"], row["other"], row["metric"]) == (one, other, metric)]
+    return ([row["data"] for row in rows if row["low"] > 0],
+            [row["data"] for row in rows if row["high"] < 0])
+
+
 def surely() -> str:
     """The sets on which the whole interval is above zero, and below it, by pair."""
-    lines = []
+    lines, every = [], {row["data"] for row in load("beyond")["differences"]}
     for one, other in PAIRS:
         line = [f"{NAMES[one]}, minus {NAMES[other]}"]
         for metric in METRICS:
-            of = [row for row in load("beyond")["differences"] if (
-                row["one"], row["other"], row["metric"]) == (one, other, metric)]
-            for side in (lambda row: row["low"] > 0, lambda row: row["high"] < 0):
-                sets = [name_of(row["data"]) for row in of if side(row)]
+            for sets in apart(one, other, metric):
                 line.append("–" if not sets else f"all {len(sets)}"
-                            if len(sets) == len(of) else ", ".join(sets))
+                            if len(sets) == len(every)
+                            else ", ".join(map(name_of, sets)))
         lines.append(line)
     return table(["", *(f"{TITLES[metric]} {side}" for metric in METRICS
                         for side in ("above", "below"))], lines)

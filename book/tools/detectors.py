@@ -44,7 +44,9 @@ def receipt_of(data: str, suffix: str = "") -> str:
 @cache
 def detectors(data: str) -> dict[str, dict]:
     """By name the metrics of the method and of the extension, as means over seeds, and
-    of all that is simpler; under "intervals" those of I-AUROC and PRO, where there are.
+    of all that is simpler, which on the drawn products have the shipped detector's
+    networks, on the real sets those of its first seed, but one call of every seed;
+    under "intervals" those of I-AUROC and PRO, where there are.
     """
     runs = runs_of(data)
     if not runs:
@@ -63,6 +65,11 @@ def detectors(data: str) -> dict[str, dict]:
     for name, row in asked.items():
         each = [one for one in row.get("seeds", [row]) if "score" in one]
         found[BASELINES[name]] = row | {"intervals": intervals(data, each)}
+    if data in RECEIPTS and (each := [run["one_call"] for run in runs_of(
+            data, "", "regional") if "one_call" in run]):
+        found[BASELINES["one_call"]] = {
+            metric: mean(one[metric] for one in each) for metric in METRICS
+            if metric in each[0]} | {"intervals": intervals(data, each)}
     return found
 
 

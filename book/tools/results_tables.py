@@ -1,12 +1,11 @@
 """The tables of book/results.md and book/tried.md on all data sets, and those of the
 README.
 """
-from collections import Counter
-from collections.abc import Callable
 from statistics import mean, stdev
 
 import results_figure
 import torch
+from beyond import apart
 from detectors import (
     BOTH,
     EXTENSION,
@@ -113,16 +112,11 @@ def _of_sets() -> str:
 
 def surely(one: str, other: str, named: str) -> str:
     """On how many sets one method is by the whole interval above and below another."""
-    rows = [row for row in load("beyond")["differences"]
-            if (row["one"], row["other"]) == (one, other)]
-
-    def count(side: Callable[[dict], bool]) -> str:
-        where = Counter(row["metric"] for row in rows if side(row))
-        return ("on " + " and ".join(f"{where[metric]} in {METRICS[metric]}"
-                                     for metric in BOTH) if where else "on none")
-
-    return (f"above {named} {count(lambda row: row['low'] > 0)}, below it "
-            f"{count(lambda row: row['high'] < 0)}")
+    sides = zip(*(apart(one, other, metric) for metric in BOTH))
+    above, below = ("on " + " and ".join(
+        f"{len(sets)} in {METRICS[metric]}" for metric, sets in zip(BOTH, side))
+        if any(side) else "on none" for side in sides)
+    return f"above {named} {above}, below it {below}"
 
 
 def demo() -> str:

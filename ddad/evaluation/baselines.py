@@ -132,7 +132,7 @@ def one_call(detector: Detector, good: Images, test: TestSet) -> dict:
     return summary(found.score, found.map, test) | {"seconds": round(seconds, 2)} | made
 
 
-def single(detector: Detector, good: Tensor) -> Detector:
+def single(detector: Detector, good: Images) -> Detector:
     """The preset `one-call` with this detector's networks. Step and blur are calibrated
     on held-out good images (N, 3, H, W), where there are enough.
     """

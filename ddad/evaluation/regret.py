@@ -6,6 +6,15 @@ from ..data.product import TestSet
 from ..detector import Detector
 
 
+def candidates(detector: Detector) -> tuple[list[dict], list[dict]]:
+    """Paths and weighings that a calibration tries, the detector's own first."""
+    s = detector.settings
+    chosen = {name: getattr(s, name) for name in CHOSEN}
+    own, weighed = ({name: chosen[name] for name in part} for part in (PATH, MAP))
+    others = [one for one in paths(s) + further(chosen, detector) if one != own]
+    return [own, *others], [weighed, *weighings(s)]
+
+
 def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     """How far the chosen constants are from the best of the calibration's own
     candidates.
@@ -15,13 +24,7 @@ def regret(detector: Detector, test: TestSet, every: int = 1) -> dict:
     would take too long.
     """
     images, masks = test.images[::every], test.masks[::every] > 0.5
-    s = detector.settings
-    chosen = {name: getattr(s, name) for name in CHOSEN}
-    own = {name: chosen[name] for name in PATH}
-    others = [one for one in paths(s) + further(chosen, detector) if one != own]
-    weighed = {name: chosen[name] for name in MAP}
-    table = sweep(detector, images, masks, [own, *others],
-                  [weighed, *weighings(s)], what="regret").table
+    table = sweep(detector, images, masks, *candidates(detector), what="regret").table
     best = max(table, key=lambda row: row["i_auroc"] + row["pro"])
     gain = {name: best[name] - table[0][name] for name in ("i_auroc", "pro")}
     return {"chosen": table[0], "best_on_test": best, "images": len(images),

@@ -259,7 +259,7 @@ def of(q, groups=None, image=None, seed=0):
     D = q.shape[1]
     groups = np.ones((1, D), bool) if groups is None else np.asarray(groups, bool)
     image = np.arange(D) if image is None else np.asarray(image)
-    return calibration.choose_row(Tried([], q), groups, image, seed)
+    return calibration.choose_row(Tried([], q), groups, image, seed)[0]
 
 
 def test_a_tie_goes_to_the_safe_row_and_a_clear_win_to_the_best():

@@ -84,8 +84,10 @@ def plainly(detector, trial, paths, weighings):
 def chosen_plainly(detector, trial, paths, weighings):
     table, q = plainly(detector, trial, paths, weighings)
     image = np.arange(8).repeat(len(trial.kind) // 8 - 1)
-    row = calibration.choose_row(calibration.Tried(table, q), groups_of(trial), image,
-                                 detector.settings.seed)
+    row, *told = calibration.choose_row(calibration.Tried(table, q), groups_of(trial),
+                                        image, detector.settings.seed)
+    for one, J, error in zip(table, *told):
+        one |= {"J": round(J, 6), "J_error": round(error, 6)}
     return {name: table[row][name] for name in CHOSEN}, table
 
 
