@@ -66,3 +66,14 @@ def test_without_held_out_images_nothing_is_compared():
     none = tiny("official", held_out=0.0)
     record = Detector.fit(good_images(16), none, device="cpu").record
     assert record["held_out_distances"] is None
+
+
+def test_all_held_out_images_are_compared_once(monkeypatch):
+    """Those that the threshold is made from as well."""
+    seen = []
+    monkeypatch.setattr("ddad.training.FEW", 2)
+    monkeypatch.setattr("ddad.training.compared",
+                        lambda first, detector, good: seen.append(len(good)))
+    settings = tiny(threshold_share=0.5, held_out=0.5)
+    Detector.fit(good_images(16), settings, device="cpu")
+    assert seen == [8]
