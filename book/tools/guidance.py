@@ -32,22 +32,30 @@ def effects(receipts: Receipts, metric: str) -> dict[str, list[Effect]]:
     ruled, measure, T = receipts[NAME], MEASURES[metric], preset("regional").T_max
     found: dict = {part: [] for part in PARTS}
     for category, test in ruled["test"].items():
-        by = {}
+        calibrated = next((receipt for name, receipt in receipts.items()
+                           if name != NAME and category in receipt["test"]
+                           and _images(receipt["test"][category]) == _images(test)),
+                          None)
+        if calibrated is None:
+            continue
+        by = {"clean": {seed: measure(calibrated, run, images) for seed, run, images
+                        in entries(calibrated).get((category, "clean"), [])}}
+        paired = ruled | {"test": calibrated["test"]}           # the same draws
         for rule in ("static", "region"):
             path = step_rules.name(PLAIN, rule, T)
-            by[rule] = {run["seed"]: measure(ruled, run, run["images"])
+            by[rule] = {run["seed"]: measure(paired, run, run["images"])
                         for run in ruled["runs"]
                         if (run["category"], run["preset"]) == (category, path)}
-        for name, receipt in receipts.items():
-            if name != NAME and receipt["test"].get(category) == test:
-                by["clean"] = {
-                    seed: measure(receipt, run, images) for seed, run, images
-                    in entries(receipt).get((category, "clean"), [])}
         seeds = sorted(set.intersection(*map(set, by.values())))
-        for part, (one, other) in PARTS.items() if seeds and "clean" in by else ():
+        for part, (one, other) in PARTS.items() if seeds else ():
             found[part].append(effect(category, [
                 minus(by[one][seed], by[other][seed]) for seed in seeds]))
     return found
+
+
+def _images(test: dict) -> dict:
+    """A receipt's test images, but for their groups: they may be known in one alone."""
+    return {name: value for name, value in test.items() if name != "group"}
 
 
 def by_set(receipts: Receipts) -> str:

@@ -37,6 +37,17 @@ def test_only_the_extensions_own_step_counts(planted):
     assert guidance.effects(planted, "pro")["a step a region"][0].value > 0.25
 
 
+def test_groups_that_one_receipt_alone_knows_are_drawn_for_both(planted):
+    alone = guidance.effects(planted, "pro")["both"][0]
+    test = planted["a"]["test"]["a"]
+    kinds = [kind != "good" for kind in test["kind"]]
+    groups = [f"{kind} {n % 2}" for n, kind in enumerate(kinds)]
+    planted["a"]["test"]["a"] = test | {"group": groups}
+    grouped = guidance.effects(planted, "pro")["both"][0]
+    assert grouped.data == "a" and grouped.value == alone.value
+    assert grouped.interval != alone.interval
+
+
 def test_other_test_images_are_no_pair(planted):
     test = planted["a"]["test"]["a"]
     planted["a"]["test"]["a"] = test | {"image": test["image"][::-1]}
