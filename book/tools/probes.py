@@ -92,13 +92,12 @@ def _read(path: Path) -> dict[str, float]:
     """Of a record: its metrics and thresholds, and the mean of each row of scores.
 
     Not those of the autoencoder alone: pixels decode to themselves, so they are of
-    rounding errors, and of the processor. Nor PatchCore's: which of two patches equally
-    far off its core set takes first, rounding decides.
+    rounding errors, and of the processor.
     """
     rows: dict[str, list[float]] = {}
     record = json.loads(path.read_text(encoding="utf-8"))
     for place, value in figures(record, PROBED).items():
-        if "autoencoder_" not in place and "patchcore" not in place:
+        if "autoencoder_" not in place:
             rows.setdefault(re.sub(r"score\.\d+$", "score", place), []).append(value)
     return {place: float(np.mean(values)) for place, values in rows.items()}
 

@@ -15,7 +15,7 @@ from ..dynamic_noise import MemoryBank
 from ..evaluation.baselines import baselines
 from ..evaluation.scoring import summary
 from ..settings import Settings
-from ..training import split
+from ..training import hold_out, split
 from .variants import NOISE, STATIC, VARIANTS
 
 # What each path changes. A calibrated detector may have chosen static steps (smallest
@@ -39,18 +39,20 @@ def constants(settings: Settings) -> list[dict]:
             for value in dict.fromkeys(values) if value != getattr(s, name)]
 
 
-def ask(detector: Detector, train: Images, held_out: Images, test: TestSet,
+def ask(detector: Detector, train: Images, held_out: Images | None, test: TestSet,
         found: Prediction, *, every_constant: bool) -> dict:
     """The answers for one detector, JSON-ready.
 
-    found: its own prediction of the test images. paths: the detector as it is, with
-    dynamic and with static steps, and with noise added, each with what its figures are
-    made of. With every_constant also constants: each of them changed, with dynamic
-    steps; and baselines: what simpler methods reach.
+    held_out: good images given as such; else a share of `train` is held out, as in the
+    training. found: its own prediction of the test images. paths: the detector as it
+    is, with dynamic and with static steps, and with noise added, each with what its
+    figures are made of. With every_constant also constants: each of them changed, with
+    dynamic steps; and baselines: what simpler methods reach.
     """
-    answers = {"paths": _paths(detector, held_out, test, found)}
+    good = hold_out(train, detector.settings, held_out)[1]
+    answers = {"paths": _paths(detector, good, test, found)}
     if every_constant:
-        answers["constants"] = _constants(detector, held_out, test)
+        answers["constants"] = _constants(detector, good, test)
         answers["baselines"] = baselines(detector, train, test, held_out)
         started = time.perf_counter()
         detector.predict(test.images)

@@ -163,7 +163,7 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
             # it has no threshold to keep images for: all of them choose its step
             record["one_call"] = one_call(detector, good, test)
         if run.preset == "clean":
-            record["questions"] = ask(detector, train, good, test, found,
+            record["questions"] = ask(detector, train, held_out, test, found,
                                       every_constant=run.seed == 0)
         write_json(folder / RUN, record)
     return record

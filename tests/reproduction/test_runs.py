@@ -90,6 +90,8 @@ def test_the_matrix_has_every_cell_and_all_it_takes_to_check_it(runs):
     asked = {run["seed"]: run["questions"] for run in receipt["runs"]
              if "questions" in run}
     assert [seed for seed, answers in asked.items() if "baselines" in answers] == [0]
+    # each good image once, those that are held out as well
+    assert asked[0]["baselines"]["neighbours"]["patches"] == run["train"] * 8 * 8
     changed = {name for row in asked[0]["constants"] for name in row["changed"]}
     assert changed == {"bins", "neighbours", "smallest_bin", "T_max", "guidance", "lam"}
 
