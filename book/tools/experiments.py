@@ -32,6 +32,8 @@ from records import PRODUCTS, compact, table
 
 from ddad.reproduction.variants import PIXELS, VARIANTS
 
+# trained on the drawn products, in the embedded latent space
+DRAWN = ("drawn", "decoded")
 DEMO = Kind(("synthetic.demo",), ("train", "drawn", "shipped"), 0.005)
 EVALUATE = Kind(("data.product", "evaluation.baselines", "evaluation.regret",
                  "evaluation.scoring"), ("train", "drawn", "shipped"), 0.005)
@@ -43,6 +45,7 @@ PLAN = Kind(("reproduction.plan",), ("counted",), 0.001, relative=True)
 CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")
 REGRET = Kind(("evaluation.regret", "reproduction.runs"), ("train", "reproduce"), 0.03)
+TRAINING = Kind(("training", "evaluation.scoring"), ("train", *DRAWN), 0.03)
 BEYOND = Kind(watch="tests/book/test_beyond.py")
 FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
                     ("drawn", "shipped"), 0.01)
@@ -51,9 +54,6 @@ REAL = ("loco_juice_bottle", "mtd_by_tile", "hazelnut", "deeppcb")
 FOLDERS = {"juice bottle": "loco_juice_bottle", "tiles": "mtd_by_tile/mtd",
            "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
 
-
-# trained on the drawn products, in the embedded latent space
-DRAWN = ("drawn", "decoded")
 # of the real sets and the ablations: what two cores can make again
 AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
          '"train_length=1500 steps" learning_rate=0.001 precision=bfloat16 ' \
@@ -168,6 +168,13 @@ EXPERIMENTS = [
     _ablation("loco_juice_bottle", "{data}", "{taef2}", 120,
               needs=("juice bottle", "taef2")),
     Experiment(
+        "training_time", "shorter trainings, and other ones, judged", TRAINING,
+        ("ddad data make {products}",
+         "python book/tools/training_time.py {out} --of {products}/board embedded "
+         "--of {data}/loco_juice_bottle {taef2} --seeds 0 1 " + AT_128),
+        "training_time.json", 80, "0, 1", needs=("juice bottle", "taef2"),
+        tables=("training_time", "training_time_answer")),
+    Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,
         ("ddad bench {out}", "ddad bench {out} --scale paper --only training",
          "ddad bench {out} --vae {taef2}"
@@ -210,7 +217,7 @@ NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
     **dict.fromkeys(
-        ["receipts/embedded"]
+        ["receipts/embedded", "training_time"]
         + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),

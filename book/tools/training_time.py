@@ -1,0 +1,213 @@
+"""What a shorter training gives, and other trainings of the same length: quality on
+held-out images with synthetic defects, beside that on test images, against time.
+
+    python book/tools/training_time.py OUT --of DATA VAE [--of ..] [--seeds 0 1]
+        [--set NAME=VALUE ..]
+
+DATA: a product's folder; VAE: as `ddad train --vae`. The training of the settings is
+the first; its detector is calibrated and its features are fine-tuned, and every other
+U-Net is judged with these constants and these features. So the others differ from it by
+their U-Net alone, and it has what was chosen for it. Nothing is chosen here by what the
+test images say. Leaves OUT/training_time.json, with a row for each training; rows that
+are there are kept.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ddad import training
+from ddad.calibration import CHOSEN, DEFECTS, drawn, sweep
+from ddad.data.images import Images
+from ddad.data.product import TestSet, load_held_out, load_test, load_train
+from ddad.detector import Detector
+from ddad.evaluation.scoring import evaluate
+from ddad.networks.autoencoders import load_vae
+from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss, q_sample
+from ddad.reproduction.runs import made_with, portable
+from ddad.runtime.adapter import Networks
+from ddad.runtime.checkpoints import fitted
+from ddad.runtime.files import write_json
+from ddad.runtime.latent_cache import encode_all
+from ddad.settings import Settings, preset
+from ddad.synthetic.defects import Trial
+
+NAME = "training_time"                  # of the record
+WHOLE, MIN_SNR = "as it is", "min-SNR weights"
+GAMMA = 5.0                             # Hang et al., ICCV 2023
+LENGTHS = (1, 2 / 3, 1 / 3, 1 / 6)      # of the settings' own
+THIRD = 1 / 3
+# another way, with a third of the images that the whole training sees
+OTHERS = {
+    "the lower half of t": {"train_timesteps": 0.5},
+    "noised patches": {"train_timesteps": 0.5, "masked_share": 0.5},
+    MIN_SNR: {},
+    "half the batch": {"train_batch": 0.5},
+    "twice the rate": {"learning_rate": 2},
+}
+METRICS = ("i_auroc", "pro")
+# times the settings' own
+TIMES = ("train_timesteps", "train_batch", "learning_rate")
+
+
+def min_snr_loss(eps_theta, z0: Tensor, t: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
+    """The objective weighed by min(SNR, GAMMA) / SNR, SNR = abar / (1 - abar)."""
+    at = abar[t].view(-1, 1, 1, 1)
+    snr = at / (1 - at)
+    error = F.mse_loss(eps_theta(q_sample(z0, at, eps), t), eps, reduction="none")
+    return (snr.clamp(max=GAMMA) / snr * error).mean()
+
+
+def trainings(settings: Settings, steps: int) -> dict[tuple[str, float], Settings]:
+    """(name, share of the images that `steps`, the whole training, sees) -> settings.
+    """
+    found = {(WHOLE, share): settings.change(train_length=f"{round(steps * share)} "
+                                             "steps") for share in LENGTHS}
+    for name, change in OTHERS.items():
+        change = {key: type(getattr(settings, key))(getattr(settings, key) * value)
+                  if key in TIMES else value for key, value in change.items()}
+        batch = change.get("train_batch", settings.train_batch)
+        length = round(steps * THIRD * settings.train_batch / batch)
+        found[name, THIRD] = settings.change(train_length=f"{length} steps", **change)
+    return found
+
+
+def trained(name: str, z0: tuple, settings: Settings) -> tuple[nn.Module, dict]:
+    """A U-Net and what its training records, seconds of the processor among it."""
+    torch.manual_seed(settings.seed)
+    unet = build_unet(settings, z0[0].shape[1], z0[0].shape[-1])
+    other = (patch.object(training, "epsilon_loss", min_snr_loss) if name == MIN_SNR
+             else nullcontext())
+    started = time.process_time()
+    with other:
+        record = training.train_noise_predictor(unet, *z0, settings,
+                                                torch.device("cpu"))
+    return unet, record | {"cpu_seconds": round(time.process_time() - started, 1)}
+
+
+@torch.no_grad()
+def held_out_loss(detector: Detector, z0: Tensor, draws: int = 8) -> float:
+    """The plain objective on latents (M, C, h, w) that no training saw, t drawn below
+    T_max, where sampling goes.
+    """
+    s, losses = detector.settings, []
+    generator = torch.Generator().manual_seed(s.seed)
+    for _ in range(draws):
+        t = torch.randint(s.T_max, (len(z0),), generator=generator)
+        eps = torch.randn(z0.shape, generator=generator)
+        losses.append(epsilon_loss(detector.networks.eps_theta, z0, t, eps,
+                                   alpha_bar(s)).item())
+    return sum(losses) / draws
+
+
+@dataclass
+class Today:
+    """One data set and seed: its images, their latents, and the detector that the
+    settings' own training gives, calibrated.
+    """
+
+    images: Images
+    held_out: Images | None
+    z0: tuple                       # of the training images, see `encode_all`
+    z0_good: Tensor
+    trial: Trial
+    test: TestSet
+    detector: Detector
+    lies: Path
+
+    @classmethod
+    def of(cls, data: Path, settings: Settings, vae, out: Path) -> Today:
+        images, held_out = load_train(data, settings), load_held_out(data, settings)
+        train, good = training.hold_out(images, settings, held_out)
+        bare = Detector(settings, Networks(vae, None, nn.Identity(), "cpu",
+                                           settings.precision))
+        z0 = encode_all(bare.projection, bare.networks, train)
+        lies = out / f"{data.name}-{settings.seed}" / "detector"
+
+        def first(_: Path) -> Detector:
+            unet, record = trained(WHOLE, z0, settings)
+            found = Detector.fit(images, settings, held_out=held_out, vae=vae,
+                                 unet=unet, calibrate=True)
+            found.record["training"] = record
+            return found
+
+        detector = fitted(
+            lies, first, lambda folder: Detector.from_pretrained(folder, vae=vae))
+        chosen = drawn(training.split(good, settings)[0], settings)
+        trial = Trial.of(chosen, settings.seed, -(-DEFECTS // len(chosen)))
+        z0_good = encode_all(bare.projection, bare.networks, good)[0]
+        return cls(images, held_out, z0, z0_good, trial, load_test(data, settings),
+                   detector, lies)
+
+    def other(self, name: str, settings: Settings) -> Detector:
+        """With another U-Net, and the constants and features of the first."""
+        kept = {name: getattr(self.detector.settings, name) for name in CHOSEN}
+        unet, record = trained(name, self.z0, settings)
+        found = Detector.fit(
+            self.images, settings.change(**kept, tune_epochs=0), unet=unet,
+            held_out=self.held_out, vae=self.detector.networks.vae,
+            phi=self.detector.networks.phi)
+        found.record["training"] = record
+        return found
+
+    def judged(self, detector: Detector) -> dict:
+        [found] = sweep(detector, self.trial.images, self.trial.masks, [{}], [{}]).table
+        result, _ = evaluate(detector, self.test)
+        return {"loss": held_out_loss(detector, self.z0_good),
+                "held_out": {metric: found[metric] for metric in METRICS},
+                "test": {metric: result[metric] for metric in METRICS}}
+
+
+def rows_of(data: Path, settings: Settings, vae, out: Path, done: list[dict]
+            ) -> Iterator[dict]:
+    """A row for each training of one data set and seed that is not yet `done`."""
+    identity = {"category": data.name, "seed": settings.seed}
+    steps = settings.steps_for(len(load_train(data, settings)))
+    asked = {key: s for key, s in trainings(settings, steps).items()
+             if not any(row["way"] == key[0] and row["share"] == key[1]
+                        and identity.items() <= row.items() for row in done)}
+    if not asked:
+        return
+    today = Today.of(data, settings, vae, out)
+    for (name, share), s in asked.items():
+        one = today.detector if share == 1 else today.other(name, s)
+        yield (identity | {"way": name, "share": share, "batch": s.train_batch}
+               | today.judged(one) | {"settings": portable(one.settings)}
+               | made_with(one, data, today.lies))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("out", type=Path, metavar="OUT")
+    options.add_argument("--of", nargs=2, action="append", required=True,
+                         metavar=("DATA", "VAE"))
+    options.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
+    asked = options.parse_args()
+    path = asked.out / f"{NAME}.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    for data, name in asked.of:
+        vae = load_vae(name)
+        for seed in asked.seeds:
+            settings = preset("clean").parse(
+                [*asked.set, f"vae={name}", f"seed={seed}"])
+            for row in rows_of(Path(data), settings, vae, asked.out, rows[:]):
+                rows.append(row)
+                print(row["category"], seed, row["way"], f"{row['share']:.2f}",
+                      flush=True)
+                write_json(path, rows)
+
+
+if __name__ == "__main__":
+    main()
