@@ -22,6 +22,7 @@ import regrets
 import results_figure
 import results_tables
 import speed
+import training_time
 from records import BOOK, load, table
 
 from ddad.reproduction import tables
@@ -129,6 +130,7 @@ EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
+TABLES |= training_time.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}

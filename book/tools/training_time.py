@@ -19,10 +19,15 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from itertools import chain, product
+from operator import getitem
 from pathlib import Path
+from statistics import mean
 from unittest.mock import patch
 
 import torch
+from records import compact, load, name_of, recorded, table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -164,8 +169,8 @@ class Today:
         [found] = sweep(detector, self.trial.images, self.trial.masks, [{}], [{}]).table
         result, _ = evaluate(detector, self.test)
         return {"loss": held_out_loss(detector, self.z0_good),
-                "held_out": {metric: found[metric] for metric in METRICS},
-                "test": {metric: result[metric] for metric in METRICS}}
+                "on_held_out": {metric: found[metric] for metric in METRICS},
+                "on_test": {metric: result[metric] for metric in METRICS}}
 
 
 def rows_of(data: Path, settings: Settings, vae, out: Path, done: list[dict]
@@ -207,6 +212,71 @@ def main() -> None:
                 print(row["category"], seed, row["way"], f"{row['share']:.2f}",
                       flush=True)
                 write_json(path, rows)
+
+
+# --- the tables
+
+def mean_of(rows: list[dict], way: str, share: float, data: str, *place: str) -> float:
+    """Over the seeds, of the number that stands under the names of `place`."""
+    return mean(reduce(getitem, place, row) for row in rows if row["category"] == data
+                and row["way"] == way and row["share"] == share)
+
+
+def ways(rows: list[dict]) -> dict[tuple[str, float], float]:
+    """(way, share) -> its time over that of the whole training, mean of the sets."""
+    sets, found = {row["category"] for row in rows}, {}
+    for row in rows:
+        key = row["way"], row["share"]
+        found[key] = mean(mean_of(rows, *key, data, "training", "cpu_seconds")
+                          / mean_of(rows, WHOLE, 1, data, "training", "cpu_seconds")
+                          for data in sets)
+    return found
+
+
+def by_way(rows: list[dict]) -> str:
+    """A row a training: what it saw, its time, and both metrics on each data set."""
+    sets, lines = [*dict.fromkeys(row["category"] for row in rows)], []
+    for (way, share), seconds in ways(rows).items():
+        line = [way, f"{share:.0%}", f"{seconds:.2f}"]
+        for data, on in product(sets, ("on_held_out", "on_test")):
+            line.append(" / ".join(f"{mean_of(rows, way, share, data, on, m):.3f}"
+                                   for m in METRICS))
+        lines.append(line)
+    head = [f"{name_of(data)}, {on}" for data in sets for on in ("held out", "test")]
+    return compact(table(["training", "of the images", "time", *head], lines))
+
+
+def answer(rows: list[dict]) -> str:
+    """What a third of the training loses, and what the best other one of its length
+    does, by the held-out images.
+    """
+    sets = [*dict.fromkeys(row["category"] for row in rows)]
+
+    def lost(way: str, on: str) -> dict[str, list[float]]:
+        return {data: [mean_of(rows, way, THIRD, data, on, m)
+                       - mean_of(rows, WHOLE, 1, data, on, m) for m in METRICS]
+                for data in sets}
+
+    def told(found: dict[str, list[float]]) -> str:
+        return "; ".join(f"{name_of(data)} {' / '.join(map('{:+.3f}'.format, both))}"
+                         for data, both in found.items())
+
+    others = [way for way, share in ways(rows) if share == THIRD]
+    best = max(others, key=lambda way: mean(chain(*lost(way, "on_held_out").values())))
+    return (f"- **A third of the training**, in {ways(rows)[WHOLE, THIRD]:.2f} of the "
+            f"time, gives these differences to the whole one in I-AUROC / PRO on "
+            f"held-out images: {told(lost(WHOLE, 'on_held_out'))}. On the test images: "
+            f"{told(lost(WHOLE, 'on_test'))}.\n"
+            f"- **Of {len(others)} trainings of that length** the best on the held-out "
+            f"images is *{best}*: {told(lost(best, 'on_held_out'))}. On the test images: "
+            f"{told(lost(best, 'on_test'))}.")
+
+
+def _of(make):
+    return lambda: make(load(NAME)) if recorded(NAME) else "Not run yet."
+
+
+TABLES = {NAME: _of(by_way), f"{NAME}_answer": _of(answer)}
 
 
 if __name__ == "__main__":
