@@ -222,6 +222,6 @@ class Calibration:
         """How the maps are weighed, with the features as they are now."""
         s, shared = self.settings, self.observed()
         for one, before in zip(shared, self.before):
-            one.z0_hat = before.z0_hat              # no feature is in these
+            one.z0_hat = {**before.z0_hat}          # no feature is in these
         path = {name: getattr(s, name) for name in PATH}
         return self.best([path], weighings(s), shared, "map")
