@@ -33,12 +33,12 @@ from ..anomaly_map import Ranges
 from ..detector import Detector, Prediction
 from ..dynamic_noise import MemoryBank, bin_edges
 from ..runtime.errors import ExportError, SettingsError
-from ..runtime.files import sha256, whole, write_json
+from ..runtime.files import replaceable, sha256, whole, write_json
 from ..runtime.manifest import versions
 from ..settings import preset
 from ..step_map import PatchBank
 from ..synthetic.products import KINDS, render
-from .onnx_graphs import OnnxNetworks, halved, stages_used, trace
+from .onnx_graphs import NETWORKS, OnnxNetworks, halved, stages_used, trace
 
 MANIFEST, ARRAYS, FORMAT = "detector.json", "detector.bin", 2
 # what the check allows: of a map in its own units, of a score as a share of it; and the
@@ -73,11 +73,8 @@ def export(
         raise ExportError(
             "export works on the CPU; load the detector with device='cpu'"
         )
-    ours = (out / MANIFEST).exists()
-    if out.exists() and (not out.is_dir() or any(out.iterdir()) and not ours):
-        raise FileExistsError(
-            f"{out} holds something that is no export of ddad; choose another folder"
-        )
+    own = {ARRAYS, *(f"{name}.onnx" for name in NETWORKS)}
+    replaceable(out, MANIFEST, own, "export of ddad")
     images = probes(detector.settings.image_size) if images is None else images
     expected = detector.predict(images)
     with whole(out) as aside:

@@ -44,13 +44,14 @@ def whole(path: Path):
     written at; it is renamed to `path` at the end, or removed after an error.
 
     A reader sees the old one or the new one, never half of it. A folder cannot be
-    renamed over another: the old one first becomes NAME.old, and is put back by the
-    next writer if the process was killed just then. What else a killed process leaves
-    lies in the hidden folder, a library's own half-written files included, and nothing
-    reads it.
+    renamed over another: the old one first becomes .NAME.replaced, and is put back by
+    the next writer if the process was killed just then. What else a killed process
+    leaves lies in the hidden folder, a library's own half-written files included, and
+    nothing reads it. Where `path` is a link, what it leads to is replaced.
     """
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f".{path.name}.{token_hex(4)}.partial")
-    old = path.with_name(path.name + ".old")
+    old = path.with_name(f".{path.name}.replaced")
     try:
         with writing_to(path.parent):
             if old.is_dir() and not path.exists():
@@ -91,7 +92,7 @@ def sole_writer(lock: Path, target: Path, *others: Path):
             if error.errno not in NO_LOCKS:         # no right to the file, say
                 raise
     try:
-        for path in (target, *others):
+        for path in map(Path, map(os.path.realpath, (target, *others))):
             half = f".{escape(path.name)}.{'[0-9a-f]' * 8}.partial"
             for left in path.parent.glob(half):
                 _remove(left)
@@ -103,8 +104,35 @@ def sole_writer(lock: Path, target: Path, *others: Path):
         held.release()
 
 
+def a_file(path: Path) -> None:
+    """WriteError where a folder lies, which a file would take the place of."""
+    if path.is_dir():
+        raise WriteError(f"{path} is a folder; give a file, in it or elsewhere")
+
+
+def replaceable(folder: Path, mark: str, own: set[str], what: str) -> None:
+    """FileExistsError when `folder` cannot be replaced as a whole: it holds no file
+    `mark`, as all of its kind do, or others than its `own` names, which would be lost;
+    or it is a mounted disk, or the present folder. what: it should be.
+    """
+    if not folder.exists():
+        return
+    if os.path.ismount(folder) or folder.resolve() == Path.cwd():
+        raise FileExistsError(f"{folder} is a mounted disk, or the folder you are in, "
+                              "and cannot be replaced as a whole; choose one in it")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    if names and mark not in names:
+        raise FileExistsError(f"{folder} holds something that is no {what}; choose "
+                              "another folder")
+    if beside := sorted(names - own - {mark, ".DS_Store"}):
+        raise FileExistsError(
+            f"{folder} holds {', '.join(beside)} beside the {what}, and saving would "
+            "delete it; move it, or choose another folder")
+
+
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, written whole or not at all: see `whole`."""
+    """UTF-8, written whole or not at all: see `whole`. WriteError: see `a_file`."""
+    a_file(path)
     with whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
 

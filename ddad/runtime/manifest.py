@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from .errors import ModelError
+from .files import replaceable
 
 MANIFEST, STATE, CARD = "manifest.json", "state.safetensors", "README.md"
 RESULTS = "results.json"        # of an evaluation: gone with the detector it is of
@@ -39,17 +40,8 @@ def may_hold(folder: Path) -> None:
     """FileExistsError when `folder` holds something else than a saved detector, which
     saving would delete.
     """
-    if not folder.exists():
-        return
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    if names and MANIFEST not in names:
-        raise FileExistsError(f"{folder} holds something that is no saved detector; "
-                              "choose another folder")
-    own = {MANIFEST, STATE, CARD, Path(UNET).parts[0], RESULTS, ".DS_Store"}
-    if beside := sorted(names - own):
-        raise FileExistsError(
-            f"{folder} holds {', '.join(beside)} beside a detector, and saving would "
-            "delete it; move it, or choose another folder")
+    own = {STATE, CARD, Path(UNET).parts[0], RESULTS}
+    replaceable(folder, MANIFEST, own, "saved detector")
 
 
 def versions() -> dict:

@@ -243,3 +243,11 @@ def test_command_line(detector, graphs, tmp_path, capsys, monkeypatch):
     assert main(["export", str(tmp_path / "images"), str(tmp_path / "out")]) == 2
     refusals = capsys.readouterr().err.strip().splitlines()
     assert all(line.startswith("ddad export: ") for line in refusals)
+
+
+def test_results_of_a_detection_are_no_older_export(detector, tmp_path):
+    (tmp_path / "detector.json").write_text("{}")
+    (tmp_path / "results.jsonl").write_text("a line")
+    with pytest.raises(FileExistsError, match="results.jsonl beside the export"):
+        export(detector, tmp_path, IMAGES)
+    assert (tmp_path / "results.jsonl").read_text() == "a line"

@@ -136,7 +136,7 @@ def _at_once(run, scratch: Path, rng) -> tuple[list[int], list[str]]:
 def _left(folder: Path) -> list[str]:
     """Locks and half-written files that nobody cleared up."""
     return [path.name for path in folder.rglob("*")
-            if path.name.endswith((".lock", ".partial", ".old"))]
+            if path.name.endswith((".lock", ".partial", ".replaced"))]
 
 
 CHECKS = [

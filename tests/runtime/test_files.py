@@ -9,7 +9,7 @@ import pytest
 
 import ddad
 from ddad.runtime.errors import WriteError
-from ddad.runtime.files import sole_writer, whole
+from ddad.runtime.files import sole_writer, whole, write_text
 
 
 def names_in(folder):
@@ -82,10 +82,36 @@ def test_a_folder_is_put_back_after_a_failure_or_a_kill(tmp_path, monkeypatch):
     assert (folder / "file").read_text() == "second"
     assert names_in(tmp_path) == ["model"]
     # as a process leaves it that is killed between the two renames
-    folder.rename(tmp_path / "model.old")
+    folder.rename(tmp_path / ".model.replaced")
     with pytest.raises(ValueError), whole(folder):
         raise ValueError
     assert (folder / "file").read_text() == "second"
+
+
+def test_a_folder_that_a_user_put_beside_it_is_left_alone(tmp_path):
+    folder, mine = tmp_path / "model", tmp_path / "model.old"
+    mine.mkdir(), (mine / "file").write_text("mine")
+    written(folder, "first"), written(folder, "second")
+    assert (mine / "file").read_text() == "mine"
+    assert sorted(names_in(tmp_path)) == ["model", "model.old"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path):
+    link, disk = tmp_path / "model", tmp_path / "disk"
+    written(disk / "here", "first")
+    link.symlink_to(disk / "here")
+    written(link, "second"), written(link, "third")
+    assert link.is_symlink() and (disk / "here" / "file").read_text() == "third"
+    assert names_in(disk) == ["here"]
+    assert sorted(names_in(tmp_path)) == ["disk", "model"]
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    with pytest.raises(WriteError, match="data is a folder; give a file"):
+        write_text(tmp_path / "data", "x")
+    assert names_in(tmp_path / "data") == ["train"] and names_in(tmp_path) == ["data"]
 
 
 def test_what_a_library_leaves_beside_its_file_goes_too(tmp_path):
