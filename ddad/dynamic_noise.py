@@ -86,10 +86,11 @@ def select_step(b: Tensor, T_max: int, bins: int = 10, smallest_bin: int = 2,
 
     T_max 80 and 10 bins, smallest 2: bins 2 .. 10 give 20 20 30 40 50 60 60 70 80.
     """
-    b = b.clamp(min=smallest_bin).double()
+    # of each bin, on the CPU: not every device has float64
+    n = torch.arange(bins + 1).clamp(min=smallest_bin).double()
     # half-up divides first, as the official code: 0.7 T_max falls just short of a tie
-    level = b / bins * T_max if rounding == "half-up" else b * T_max / bins
-    return nearest_ten(level, rounding, T)
+    level = n / bins * T_max if rounding == "half-up" else n * T_max / bins
+    return nearest_ten(level, rounding, T).to(b.device)[b]
 
 
 def nearest_ten(level: Tensor, rounding: str = "floor", T: int = 1000) -> Tensor:

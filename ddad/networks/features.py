@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..runtime.errors import BackboneError
+from ..runtime.errors import BackboneError, ModelError
 from ..runtime.files import sha256
 from ..settings import Settings
 
@@ -183,6 +183,18 @@ def _load_resnet(name: str, stages: int) -> ResNetFeatures:
             f"features {name!r} can be neither found as a folder nor fetched from the "
             "Hugging Face hub; pass a folder that holds a transformers ResNet, or "
             "'efficientnet-lite0', which needs no hub") from error
+
+
+def can_be_read_again(phi: nn.Module, settings: Settings, config: dict | None) -> None:
+    """ModelError for a network of one's own, which `empty_features` knows nothing of.
+    """
+    with torch.device("meta"):
+        known = empty_features(settings, config)
+    shapes = [{name: value.shape for name, value in one.state_dict().items()}
+              for one in (known, phi)]
+    if shapes[0] != shapes[1]:
+        raise ModelError("the features are a network that no setting names, and a "
+                         "saved detector could not be read again; nothing was saved")
 
 
 def empty_features(settings: Settings, config: dict | None) -> nn.Module:

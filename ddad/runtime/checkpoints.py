@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -54,8 +54,13 @@ class Checkpoint:
         return done
 
     def _read(self) -> int:
-        with safe_open(self.path, "pt") as file:
-            meta = file.metadata()
+        try:
+            with safe_open(self.path, "pt") as file:
+                meta = file.metadata()
+            tensors = load_file(self.path)
+        except (OSError, SafetensorError) as error:
+            raise SettingsError(f"{self.path} cannot be read ({error}); delete it to "
+                                "start anew") from error
         there, here = json.loads(meta["made_with"]), json.loads(
             json.dumps(self.made_with))
         differs = [name for name in {**there, **here}
@@ -64,7 +69,7 @@ class Checkpoint:
             raise SettingsError(
                 f"{self.path} was made with other {', '.join(differs)}; delete it to "
                 "start anew, or restore them to go on")
-        tensors, done = load_file(self.path), int(meta["done"])
+        done = int(meta["done"])
         with torch.no_grad():
             for name, w, a in zip(self.names, self.weights, self.averaged):
                 w.copy_(tensors[f"weight/{name}"])

@@ -11,13 +11,14 @@ from . import processes
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """"auto" takes CUDA, then Apple's MPS, then the CPU; of several processes each gets
-    its own. ValueError for one that this machine lacks.
+    """"auto" takes CUDA, else the CPU; Apple's MPS, which was not tried yet, has to be
+    asked for. Of several processes each gets its own. ValueError for one that this
+    machine lacks.
     """
     has = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available,
            "cpu": lambda: True}
     if name == "auto":
-        name = next(device for device, available in has.items() if available())
+        name = "cuda" if has["cuda"]() else "cpu"
     kind, _, index = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     numbered = not index or index.isdecimal() and int(index) < count

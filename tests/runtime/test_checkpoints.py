@@ -215,3 +215,12 @@ def test_a_diverging_training_stops_and_keeps_its_last_state(tmp_path, monkeypat
     tensors = load_file(path)
     assert len(tensors["losses"]) == 3
     assert all(values.isfinite().all() for values in tensors.values())
+
+
+@pytest.mark.parametrize("left", (b"", b"\x08\0\0\0\0\0\0\0{"))
+def test_a_damaged_checkpoint_is_named(tmp_path, left):
+    path = tmp_path / "model.training.safetensors"
+    path.write_bytes(left)
+    with pytest.raises(SettingsError, match="model.training.safetensors cannot be "
+                       "read .*; delete it to start anew"):
+        run_training(path)
