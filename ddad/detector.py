@@ -25,6 +25,7 @@ from .runtime.adapter import Networks, expect
 from .runtime.batches import in_batches
 from .runtime.devices import pick_device
 from .runtime.errors import ModelError
+from .runtime.latent_cache import same_autoencoder
 from .scaled_denoising import call_every, scaled_denoising, timesteps
 from .settings import Settings
 from .step_map import DRAWN, PatchBank, widened
@@ -107,8 +108,10 @@ class Detector:
 
     @property
     def threshold(self) -> float | None:
-        """The score above which an image is flagged; None without held-out images."""
-        if self.held_out_scores is None:
+        """The score above which an image is flagged; None without held-out images, or
+        with map_range "test", by which new scores are on another scale.
+        """
+        if self.held_out_scores is None or self.settings.map_range == "test":
             return None
         return conformal.threshold(self.held_out_scores, self.settings.false_alarms)
 
@@ -353,6 +356,7 @@ class Detector:
                 "loaded from a manifest; pass it as vae")
         vae = load_vae(s.vae) if vae is None else vae
         networks = Networks(vae, saved.unet, saved.phi, device, s.precision)
+        same_autoencoder(folder, saved.autoencoder, networks.vae)
         self = cls(s, networks, saved.scale)
         self.memory_bank = MemoryBank(saved.bank.to(device), saved.distances.to(device))
         if saved.patches is not None:

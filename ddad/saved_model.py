@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .anomaly_map import Ranges
-from .networks.features import empty_features
+from .networks.features import can_be_read_again, empty_features
 from .noise_predictor import build_unet
 from .runtime.errors import ModelError
 from .runtime.files import sha256, whole
+from .runtime.latent_cache import weights_hash
 from .runtime.manifest import (
     FORMAT,
     MANIFEST,
@@ -50,6 +51,7 @@ class SavedModel:
     patches: tuple[Tensor, Tensor] | None           # of a `PatchBank`
     held_out_scores: Tensor | None
     record: dict
+    autoencoder: str | None                         # the hash of its weights
 
 
 def write(folder: Path, detector, dtype: torch.dtype) -> None:
@@ -60,6 +62,8 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
     networks, bank, scores = (detector.networks, detector.memory_bank,
                               detector.held_out_scores)
     unet, phi, ranges = networks.unet, networks.phi, detector.ranges
+    resnet = phi.config.to_dict() if hasattr(phi, "config") else None
+    can_be_read_again(phi, detector.settings, resnet)
     state = {f"phi/{name}": value for name, value in phi.state_dict().items()}
     state |= {"bank": bank.y, "distances": bank.distances}
     if patches := detector.patch_bank:
@@ -80,9 +84,8 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
             "scale": detector.projection.s, "threshold": detector.threshold,
             "held_out_scores": None if scores is None else scores.tolist(),
             "record": detector.record, "ranges": asdict(ranges) if ranges else None,
-            "device": str(detector.device),
-            "resnet": phi.config.to_dict() if hasattr(phi, "config") else None,
-            "versions": versions(),
+            "device": str(detector.device), "autoencoder": weights_hash(networks.vae),
+            "resnet": resnet, "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
         text = json.dumps(manifest, indent=1)
@@ -137,7 +140,8 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
         if not holds:
             raise ValueError(f"{MANIFEST}: {otherwise}")
     return SavedModel(settings, unet, phi, bank, distances, scale, ranges, patches,
-                      None if scores is None else torch.tensor(scores), record)
+                      None if scores is None else torch.tensor(scores), record,
+                      manifest.get("autoencoder"))
 
 
 def _pairs(ranges: Ranges, s: Settings) -> bool:

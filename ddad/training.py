@@ -30,10 +30,10 @@ from .runtime import processes
 from .runtime.adapter import Networks, trainable
 from .runtime.checkpoints import Checkpoint, kept_latents
 from .runtime.devices import pick_device
-from .runtime.errors import SettingsError
 from .runtime.graphs import gradients
 from .runtime.latent_cache import encode_all, tensors_hash
 from .runtime.manifest import versions
+from .runtime.refused import as_trained, enough_images
 from .runtime.stages import Stages
 from .settings import EPS_THETA, PHI, Settings, preset, shaping
 
@@ -192,13 +192,13 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
     """
     s, device = settings or preset(), pick_device(device)
     images = as_images(images, s.image_size)
-    if held_out is not None:
-        held_out = as_images(held_out, s.image_size)
+    held_out = None if held_out is None else as_images(held_out, s.image_size)
     train, good = hold_out(images, s, held_out)
-    _enough(train, good, s, calibrate)
-    checkpoint = checkpoint and Path(checkpoint)
+    enough_images(train, good, s)
+    if calibrate:
+        enough(good)
     if like is not None:
-        _as_trained(like, s, EPS_THETA, vae, unet)
+        as_trained(like, s, shaping(EPS_THETA), vae, unet)
         vae, unet, device = like.networks.vae, like.networks.unet, like.device
     elif vae is not None and s.vae == Settings.vae:
         s = s.change(vae="given")       # an object of which the settings know no name
@@ -209,34 +209,17 @@ def fit(images, settings: Settings | None = None, *, held_out=None,
     detector = Detector(s, Networks(vae, unet, phi, device, s.precision))
     detector.record = {
         "seconds": stages.seconds, "peak_memory": stages.peak_memory,
-        "held_out_from": "images given" if held_out is not None
-        else "a share of the images",
+        "held_out_from": _source(held_out),
         "images": len(train) + len(good), "held_out": len(good)}
-    _learn(detector, train, good, calibrate, checkpoint, stages)
+    _learn(detector, train, good, calibrate, checkpoint and Path(checkpoint), stages)
     if like is not None:
         detector.record["training"] = like.record.get("training")
     detector.record["held_out_distances"] = compared(like or detector, detector, good)
     return detector
 
 
-def _as_trained(detector: Detector, settings: Settings, network: str, *own) -> None:
-    """SettingsError for what it was trained with, ValueError for `own` networks."""
-    if any(one is not None for one in own):
-        raise ValueError("a vae or unet beside like, which has both: give one of them")
-    trained = [name for name in shaping(network)
-               if getattr(settings, name) != getattr(detector.settings, name)]
-    if trained:
-        raise SettingsError(f"setting {', '.join(trained)}: the networks were trained "
-                            "with another value; train anew instead")
-
-
-def _enough(train: Images, good: Images, settings: Settings, calibrate: bool) -> None:
-    """ValueError for too few images."""
-    if len(train) < (needed := settings.neighbours + 1):
-        raise ValueError(f"{len(train)} training images are fewer than neighbours + 1 "
-                         f"= {needed}; add images, or lower neighbours or held_out")
-    if calibrate:
-        enough(good)
+def _source(held_out: Images | None) -> str:
+    return "a share of the images" if held_out is None else "images given"
 
 
 def _encode(detector: Detector, images: Images, checkpoint: Path | None) -> tuple:
@@ -317,14 +300,16 @@ def adapt(detector: Detector, images: Images, settings: Settings,
     Warns of held-out images unlike those. Raises SettingsError for a setting that the
     networks were trained with: it needs a new training.
     """
-    _as_trained(detector, settings, PHI)
+    as_trained(detector, settings, shaping(PHI))
     train, good = hold_out(images, settings, held_out)
+    enough_images(train, good, settings)
     other = detector.under(settings)
     for_ranges, for_threshold = split(good, settings)
     other.set_banks(train, for_ranges)
     other.set_ranges(for_ranges, keep=False)
     other.set_held_out_scores(for_threshold)
     other.record = detector.record | {
+        "held_out_from": _source(held_out),
         "images": len(train) + len(good), "held_out": len(good),
         "held_out_distances": compared(detector, other, good)}
     return other

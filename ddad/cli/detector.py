@@ -19,7 +19,7 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import best, kept, left_out, promise, table, warn
+from .printing import best, kept, left_out, no_threshold, promise, table, warn
 
 # --preset with --from: what keeps a detector as it is, and what keeps its U-Net alone
 AS_IT_IS, ONE_UNET = (None, "fast"), ("clean", "regional", "one-call")
@@ -35,7 +35,7 @@ def add_train(commands) -> None:
                      help="choose step rule, T_max, smallest bin, guidance, "
                           "latent_blur and lambda without test data")
     one.add_argument("--from", dest="model", type=Path, metavar="MODEL",
-                     help="a detector of the same product, whose U-Net is taken: with "
+                     help="a detector of the same images, whose U-Net is taken: with "
                           "--preset clean, regional or one-call all else is made anew; "
                           "with --set alone or --preset fast its features serve, too")
     one.add_argument("--overwrite", action="store_true",
@@ -59,7 +59,10 @@ def run_train(options: Namespace) -> None:
     left_out(options.data, {item.path for item in good}, ("train", "validation"))
     source = sha256(options.model / MANIFEST) if options.model else None
     asked = asked_of(settings, images, held_out, options.calibrate, source)
-    if not options.overwrite and holds(options.out, asked):
+    if given:
+        _of_its_images(given, asked)
+    instead = ", or replace it with --overwrite"
+    if not options.overwrite and holds(options.out, asked, instead):
         print(f"{options.out} holds this detector already, from the same images and "
               "settings; nothing to do")
         return
@@ -103,6 +106,16 @@ def _start(options: Namespace) -> tuple:
     return given, given.settings.change(**changes).parse(options.set)
 
 
+def _of_its_images(given, asked: dict) -> None:
+    """ValueError where images that its U-Net was trained on could now be held out."""
+    train, held_out = asked["images"]
+    before = given.record.get("asked", {}).get("images")
+    if before and (train != before[0] or before[1] and not held_out):
+        raise ValueError("--from needs the images that MODEL was trained on: among "
+                         "others some that it saw would be held out, and the threshold "
+                         "be too low; train anew, without --from")
+
+
 def _anew(name: str, other: str) -> dict:
     """What a preset has in place of the choices of another one: all that a calibration
     can choose, and what either has of its own.
@@ -125,16 +138,21 @@ def asked_of(settings, images, held_out, calibrate: bool, source: str | None = N
                        for part in (images, held_out)]}
 
 
-def holds(folder: Path, asked: dict) -> bool:
+def holds(folder: Path, asked: dict, remedy: str) -> bool:
     """Whether the detector asked for is there already. FileExistsError where another
-    one is.
+    one is, ModelError where its autoencoder has changed.
     """
+    from ..networks.autoencoders import load_vae
+    from ..runtime.latent_cache import same_autoencoder
     from ..runtime.manifest import MANIFEST, read_manifest
     if not (folder / MANIFEST).exists():
         return False
-    if read_manifest(folder)["record"].get("asked") != asked:
+    found = read_manifest(folder)
+    if found["record"].get("asked") != asked:
         raise FileExistsError(f"{folder} holds another detector; choose another "
-                              "folder, or replace it with --overwrite")
+                              f"folder{remedy}")
+    if hashed := found.get("autoencoder"):
+        same_autoencoder(folder, hashed, load_vae(asked["settings"]["vae"]))
     return True
 
 
@@ -169,13 +187,22 @@ def run_detect(options: Namespace) -> int:
             if not options.watch or not options.images.is_dir():
                 raise
             paths = []
-        seen = {(path, path.stat().st_mtime_ns) for path in paths if path.exists()}
+        seen = set(map(_state, paths))
         if seen != known or not options.watch:
             refused = _detect_once(options, detector, paths)
         known = seen
         if not options.watch:
             return 2 if refused and not options.skip_bad else 0
         time.sleep(options.watch)
+
+
+def _state(path: Path) -> tuple:
+    """By which a file is told from what lay there before; it may be gone by now."""
+    try:
+        now = path.stat()
+    except OSError:
+        return path, None
+    return path, now.st_mtime_ns, now.st_size
 
 
 def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
@@ -196,13 +223,13 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     others = len(lines) - len(these)
     earlier = f", with {others} of earlier runs" if others else ""
     above = (f"{flagged} above the threshold" if detector.threshold is not None else
-             "scored, with no threshold to be above: no image was held out")
+             f"scored, with no threshold to be above: {no_threshold(detector)}")
     print(f"{len(these) - len(refused)} images, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
     if of_p := limits(detector, these):
         print(of_p, flush=True)
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
-    if scores is not None and (short := shortage(len(scores), rate)):
+    if detector.threshold is not None and (short := shortage(len(scores), rate)):
         warn(short)
     for said in doubts(detector.record, these):
         warn(said)
@@ -235,18 +262,20 @@ def run_evaluate(options: Namespace) -> None:
     from ..evaluation.baselines import baselines
     from ..evaluation.regret import regret
     from ..evaluation.scoring import evaluate, lacking
-    from ..reproduction.runs import by_area, made_with, measured, portable
+    from ..reproduction.runs import by_area, fingerprint, made_with, measured, portable
     from ..reproduction.tables import BASELINES
-    from ..runtime.files import write_json
+    from ..runtime.files import a_file, write_json
     from ..runtime.manifest import RESULTS
     detector = chosen_detector(options)
     settings = detector.settings
     test = load_test(options.data, settings)
     out = options.out or options.model / RESULTS
+    a_file(out)
     if (reason := lacking(test)) and (options.baselines or options.regret):
         raise ValueError(f"{options.data}: {reason}; leave out --baselines and "
                          "--regret")
     _tell_of(options.data, test, settings)
+    data = fingerprint(options.data)                # refused now, or not at all
     if options.compile:
         detector.compile()
     result, prediction = evaluate(detector, test, options.bootstrap)
@@ -259,7 +288,7 @@ def run_evaluate(options: Namespace) -> None:
     else:
         same = by_area(test, options.data, settings)
         report = measured(detector, options.data, same, result, prediction)
-    report |= made_with(detector, options.data, options.model)
+    report |= made_with(detector, data, options.model)
     report |= {"record": detector.record,
                "compiled": bool(detector.networks.compiled)}
     # before what may fail, and before it is printed: a name may not be shown

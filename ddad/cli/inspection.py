@@ -35,6 +35,9 @@ def run_inspect(options: Namespace) -> None:
     from ..deploy.expectation import failing, remedies
     from ..runtime.devices import pick_device
     from ..training import hold_out, split
+    if (options.out / "results.jsonl").exists():
+        raise FileExistsError(f"{options.out} holds results of `ddad detect`, whose "
+                              "report would be replaced; choose another folder")
     items, apart = train_items(options.images), held_out_items(options.images)
     left_out(options.images, {item.path for item in [*items, *apart]},
              ("train", "validation"))
@@ -43,6 +46,9 @@ def run_inspect(options: Namespace) -> None:
         warn(said)
     gpu = pick_device(options.device).type != "cpu"
     settings = chosen(options, len(items), side, gpu)
+    if settings.map_range == "test":
+        raise ValueError('map_range "test", as of --preset paper, leaves no threshold, '
+                         "and there is nothing to expect without one; use ddad train")
     _say(settings, len(items), len(apart))
     read = lambda some: good_images([item.path for item in some], settings.image_size)
     images, held_out = read(items), read(apart) if apart else None
@@ -98,7 +104,8 @@ def _learned(options: Namespace, images, held_out, settings):
     def load(saved: Path) -> Detector:
         return Detector.from_pretrained(saved, vae=chosen_vae(options), **how)
 
-    return fitted(model, train, load if holds(model, asked) else None)
+    instead = f", or delete {options.out}"
+    return fitted(model, train, load if holds(model, asked, instead) else None)
 
 
 def _report(options: Namespace, detector, good, items: list, doubts: list) -> dict:

@@ -71,11 +71,18 @@ def left_out(root: Path, used: set[Path], parts: tuple[str, ...]) -> None:
         warn(f"left out of {root}: {'; '.join(found[:3])}{more}")
 
 
+def no_threshold(detector) -> str:
+    """Why a detector has none."""
+    if detector.held_out_scores is None:
+        return "no image was held out"
+    return 'with map_range "test", new images are on another scale than held-out ones'
+
+
 def promise(detector) -> str:
     """A detector's threshold, and the false alarms to expect of it."""
     from ..conformal import expected, promised
     if detector.threshold is None:
-        return "no threshold, since no image was held out"
+        return f"no threshold: {no_threshold(detector)}"
     M, rate = len(detector.held_out_scores), detector.settings.false_alarms
     mean, low, high = expected(M, rate)
     said = (f"threshold {detector.threshold:.4g}, from {M} held-out images: "

@@ -4,14 +4,17 @@ checkpoint.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from . import processes
+from .errors import ModelError
 from .files import whole
 
 KEPT = 256                      # images whose latents are kept in one file
@@ -37,8 +40,9 @@ def encode_all(projection, networks, images: Tensor, keep: Path | None = None,
         name = f"{made_from.hexdigest()}.safetensors"
         path = keep / name if network else None
         if path and path.exists():
-            parts.append(load_file(path))
-            continue
+            with suppress(SafetensorError):     # one that was cut is made again
+                parts.append(load_file(path))
+                continue
         means, stds = zip(*[projection.posterior(part) for part in x0.split(batch)])
         found = {"mean": torch.cat(means).cpu().contiguous()}
         if stds[0] is not None:
@@ -55,6 +59,16 @@ def weights_hash(network) -> str | None:
     """SHA-256 of a network's named tensors; None for an object without any."""
     is_module = isinstance(network, nn.Module)
     return tensors_hash(network.state_dict()) if is_module else None
+
+
+def same_autoencoder(folder: Path | str, made_with: str | None, vae) -> None:
+    """ModelError for other weights than the detector in `folder` was made with, as far
+    as they are known: see `weights_hash`.
+    """
+    if None not in (made_with, here := weights_hash(vae)) and made_with != here:
+        raise ModelError(f"{folder} was made with an autoencoder of other weights, and "
+                         "its scores mean nothing with this one; pass the same (vae, "
+                         "--vae), or train anew")
 
 
 def tensors_hash(tensors: dict[str, Tensor | None]) -> str:

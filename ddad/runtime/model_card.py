@@ -111,7 +111,7 @@ def card(manifest: dict, title: str, trained_on: str, licence: str,
         vae=_code(settings["vae"]),
         versions=", ".join(f"{name} {made_by[name]}" for name in ("ddad", "torch")),
         settings=_table(["setting", "value"], chosen),
-        threshold=_threshold(manifest["threshold"]), figures=_figures(figures),
+        threshold=_threshold(manifest), figures=_figures(figures),
         does=RECONSTRUCTS if settings.get("decode", True) else ONE_CALL,
         promise=_promise(manifest), autoencoder=_autoencoder(settings["vae"]))
 
@@ -139,13 +139,17 @@ def _autoencoder(name: str) -> str:
     return "which is loaded by that name, from a folder or the hub"
 
 
-def _threshold(value: float | None) -> str:
-    return "not set, since no image was held out" if value is None else f"{value:.4f}"
+def _threshold(manifest: dict) -> str:
+    if manifest["threshold"] is not None:
+        return f"{manifest['threshold']:.4f}"
+    return ("not set, since no image was held out"
+            if manifest["held_out_scores"] is None else
+            "not set, since new images' scores are on another scale")
 
 
 def _promise(manifest: dict) -> str:
     rate, scores = manifest["settings"]["false_alarms"], manifest["held_out_scores"]
-    if not scores:
+    if not scores or manifest["threshold"] is None:
         return "nothing"
     # of so few images no smaller rate can be promised
     rate = max(rate, 1 / (len(scores) + 1))

@@ -165,3 +165,15 @@ def test_an_evaluation_is_on_disk_before_anything_else_can_fail(
     with pytest.raises(ZeroDivisionError):
         evaluate("--out", out, "--baselines")
     assert json.loads(out.read_text())["result"]["pro"] > 0
+
+
+def test_what_stands_in_the_way_is_said_before_the_prediction(
+        model, product, tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(Detector, "predict", lambda *a, **k: pytest.fail("predicted"))
+    out, data = tmp_path / "results", tmp_path / "data"
+    out.mkdir()
+    asked = ("evaluate", model, product, "--device", "cpu", "--out", out)
+    assert "results is a folder; give a file" in refused(*asked)
+    shutil.copytree(product, data)
+    (data / "validation" / "good").mkdir(parents=True)
+    assert "holds no image" in refused("evaluate", model, data, "--device", "cpu")

@@ -214,3 +214,19 @@ def test_a_folder_that_is_watched(inspected, product, tmp_path, monkeypatch, cap
     assert done == 130 and waits == [7] * 4
     assert len(lines_of(out)) == 2 and (out / "report.html").exists()
     assert capsys.readouterr().out.count("above the threshold") == 2
+
+
+def test_neither_command_replaces_the_report_of_the_other(
+        inspected, pictures, tmp_path, refused):
+    before = (inspected / "report.html").read_bytes()
+    said = refused("detect", inspected / "detector", pictures, inspected, *ON)
+    assert "report.html is none of `ddad detect`" in said
+    assert (inspected / "report.html").read_bytes() == before
+    (tmp_path / "results.jsonl").write_text("")
+    assert "holds results of `ddad detect`" in refused(
+        "inspect", pictures, tmp_path, *ON, *TINY)
+
+
+def test_without_a_threshold_there_is_nothing_to_expect(pictures, tmp_path, refused):
+    assert "leaves no threshold" in refused(
+        "inspect", pictures, tmp_path / "out", *ON, *TINY, "map_range=test")

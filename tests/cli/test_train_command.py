@@ -67,7 +67,7 @@ def test_a_finished_detector_is_neither_trained_again_nor_replaced_unasked(
         assert "--overwrite" in refused("train", product, out, *CPU, *fast)
     assert (out / "manifest.json").read_bytes() == before
     (out / "notes.txt").write_text("mine")
-    assert "notes.txt beside a detector" in refused(*other, "--overwrite")
+    assert "notes.txt beside the saved detector" in refused(*other, "--overwrite")
     (out / "notes.txt").unlink()
     assert main([*other, "--overwrite"]) == 0
     assert load(out).settings.false_alarms == 0.5
@@ -234,3 +234,27 @@ def test_a_jfif_is_a_jpeg(product, tmp_path):
     first.unlink()
     assert len(list_images(first.parent)) == count - 1
     assert read_images(list_images(first.parent), 16).shape[0] == count - 1
+
+
+def test_the_unet_of_other_images_is_not_taken(model, product, tmp_path, refused):
+    """Held-out images would be some that it was trained on."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(product, data)
+    first = sorted((data / "train" / "good").iterdir())[0]
+    first.unlink()
+    said = refused("train", data, out, *CPU, "--from", model, "--set", "lam=0.5")
+    assert "--from needs the images that MODEL was trained on" in said
+    # good ones that it never saw may be held out
+    shutil.copy(product / "train" / "good" / first.name, first)
+    shutil.copytree(product / "test" / "good", data / "validation" / "good")
+    assert main(["train", str(data), str(out), *CPU, "--from", str(model), "--set",
+                 "lam=0.5"]) == 0
+    assert load(out).record["held_out_from"] == "images given"
+    shutil.rmtree(data / "validation")
+    more = ["train", data, tmp_path / "more", *CPU, "--from", out, "--set", "lam=0.4"]
+    assert "--from needs the images" in refused(*more)
+
+
+def test_the_folder_one_is_in_is_not_replaced(product, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "choose one in it" in refused("train", product, ".", *CPU, *SET)

@@ -121,3 +121,10 @@ def test_predict_says_what_shape_it_wants(fitted, given):
     wanted = r"images must be a tensor \(N, 3, 64, 64\) in \[-1, 1\].*, not "
     with pytest.raises(ValueError, match=wanted):
         fitted.predict(given)
+
+
+def test_scores_on_another_scale_have_no_threshold(fitted):
+    assert fitted.threshold is not None
+    other = fitted.under(fitted.settings.change(map_range="test"))
+    other.set_held_out_scores(good_images(4))
+    assert other.held_out_scores is not None and other.threshold is None

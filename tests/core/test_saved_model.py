@@ -3,6 +3,7 @@ nothing is lost.
 """
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,7 +142,47 @@ def test_a_recorded_python_file_is_not_run_on_load(fitted, tmp_path, images):
     assert not ran.exists()
 
 
+def test_an_autoencoder_of_other_weights_is_refused(fitted, tmp_path, images):
+    one = Detector.fit(good_images(12), tiny(vae="given", tune_epochs=0), device="cpu",
+                       vae=tiny_vae())
+    one.save_pretrained(tmp_path / "model")
+    other = tiny_vae()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    with pytest.raises(ModelError, match="model was made with an autoencoder of other"):
+        load(tmp_path / "model", vae=other)
+    # of an object that is no module nothing is known, nor of one in an older manifest
+    assert load(tmp_path / "model", vae=PixelSpace())
+    manifest = read_manifest(tmp_path / "model")
+    del manifest["autoencoder"]
+    (tmp_path / "model" / MANIFEST).write_text(json.dumps(manifest))
+    assert load(tmp_path / "model", vae=other)
+
+
+def test_features_that_could_not_be_read_again_are_not_saved(fitted, tmp_path):
+    class Own(torch.nn.Conv2d):
+        def forward(self, x0):
+            return [super().forward(x0)] * 3
+
+    torch.manual_seed(0)
+    one = Detector.fit(good_images(12), tiny(tune_epochs=0), device="cpu",
+                       unet=fitted.networks.unet, phi=Own(3, 32, 8, 8))
+    with pytest.raises(ModelError, match="a network that no setting names"):
+        one.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 # --- writing --------------------------------------------------------------------------
+
+def test_a_disk_or_the_present_folder_is_not_replaced(fitted, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "mounted")
+    for name in ("here", "mounted"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        with pytest.raises(FileExistsError, match="a mounted disk, or the folder you"):
+            fitted.save_pretrained(tmp_path / name)
+        fitted.save_pretrained(tmp_path / name / "in it")
+
 
 def test_a_foreign_folder_is_not_overwritten(fitted, tmp_path):
     folder = tmp_path / "photos"
@@ -161,7 +202,7 @@ def test_a_foreign_folder_is_not_overwritten(fitted, tmp_path):
 
 def test_what_lies_beside_a_detector_is_not_deleted(fitted, saved):
     (saved / "notes.txt").write_text("x")
-    beside = "holds notes.txt beside a detector, and saving would delete it"
+    beside = "holds notes.txt beside the saved detector, and saving would delete it"
     with pytest.raises(FileExistsError, match=beside):
         fitted.save_pretrained(saved)
     assert (saved / "notes.txt").exists() and load(saved)

@@ -2,8 +2,6 @@
 import ast
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -96,22 +94,6 @@ def too_large(root: Path) -> list[str]:
 
 def test_the_tree_keeps_the_rules():
     assert faults(ROOT) == []
-
-
-def test_inference_needs_nothing_of_the_training():
-    """What book/install.md says may be deleted for it."""
-    code = "import sys, ddad.deploy.folder; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          check=True)
-    loaded = {name.removeprefix("ddad.") for name in done.stdout.split()
-              if name.startswith("ddad.")}
-    training = ("training", "calibration", "fine_tuning", "evaluation", "synthetic",
-                "reproduction", "notebook", "data.fetch", "data.check", "data.product",
-                "deploy.export", "deploy.onnx_graphs")
-    assert "detector" in loaded
-    # a step for each region compares patches
-    loaded -= {"evaluation", "evaluation.patches"}
-    assert not [name for name in loaded if within(name, training)]
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,18 @@ import math
 
 import pytest
 import torch
-from conftest import same_weights, tiny
+from conftest import good_images, same_weights, tiny
 from formulas import seeded
 from torch import nn
 
 from ddad import training
+from ddad.detector import Detector
 from ddad.noise_predictor import alpha_bar, build_unet, q_sample
+from ddad.runtime.refused import enough_images
 from ddad.settings import preset
 from ddad.training import (
     FEW,
     STEPS,
-    _enough,
     hold_out,
     learning_rate,
     optimise,
@@ -67,10 +68,10 @@ def test_held_out_images_are_split_where_there_are_enough(N, share, parts):
 
 def test_too_few_images_to_train():
     three = tiny(neighbours=3)
-    _enough(torch.zeros(4), torch.zeros(0), three, calibrate=False)
+    enough_images(torch.zeros(4), torch.zeros(1), three)
     fewer = "3 training images are fewer than neighbours \\+ 1 = 4"
     with pytest.raises(ValueError, match=fewer):
-        _enough(torch.zeros(3), torch.zeros(0), three, calibrate=False)
+        enough_images(torch.zeros(3), torch.zeros(1), three)
 
 
 # --- one training ---------------------------------------------------------------------
@@ -208,3 +209,9 @@ def test_gradients_are_clipped_where_it_is_set(limit):
     optimise(model, lambda draws: (next(left),),
              lambda slope: (model.weight * slope).sum(), 4, "test", settings)
     torch.testing.assert_close(model.weight, by_hand.weight, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", ({}, {"step_rule": "region"}))
+def test_a_share_that_holds_no_image_out_is_refused(changes):
+    with pytest.raises(ValueError, match="held_out: 0.01 of 12 images is none"):
+        Detector.fit(good_images(12), tiny(held_out=0.01, **changes), device="cpu")
