@@ -23,7 +23,7 @@ from ddad.data.product import load_good, load_test
 from ddad.detector import Detector
 from ddad.evaluation.regret import candidates, regret
 from ddad.networks.autoencoders import load_vae
-from ddad.reproduction.runs import DETECTOR, RUN, made_with
+from ddad.reproduction.runs import DETECTOR, RUN, fingerprint, made_with
 from ddad.runtime.files import write_json
 from ddad.training import split
 
@@ -50,7 +50,7 @@ def row_of(run: dict, saved: Path, data: Path, vae, every: int = 1) -> dict:
     found["smallest_J"] = table[least] | {
         "J": J[least], "J_of_chosen": J[0], "J_error": held_out[0]["J_error"]}
     return ({name: run[name] for name in IDENTITY} | found | {"candidates": len(table)}
-            | made_with(detector, data, saved))
+            | made_with(detector, fingerprint(data), saved))
 
 
 def main(arguments: list[str] | None = None) -> None:

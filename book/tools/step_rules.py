@@ -27,7 +27,14 @@ from ddad.detector import Detector
 from ddad.evaluation.scoring import evaluate
 from ddad.networks.autoencoders import load_vae
 from ddad.reproduction.receipts import make_receipt
-from ddad.reproduction.runs import DETECTOR, RUN, by_area, made_with, measured
+from ddad.reproduction.runs import (
+    DETECTOR,
+    RUN,
+    by_area,
+    fingerprint,
+    made_with,
+    measured,
+)
 from ddad.runtime.checkpoints import fitted
 from ddad.runtime.files import write_json
 from ddad.training import hold_out
@@ -78,7 +85,7 @@ def paths_of(run: dict, saved: Path, data: Path, out: Path, vae) -> None:
                 record = measured(one, data, by, *evaluate(one, test))
                 write_json(path, {"dataset": run["dataset"], "category": category,
                                   "preset": name(trained, rule, T), "seed": seed}
-                           | record | made_with(one, data, lies))
+                           | record | made_with(one, fingerprint(data), lies))
 
 
 def main() -> None:

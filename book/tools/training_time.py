@@ -39,7 +39,7 @@ from ddad.detector import Detector
 from ddad.evaluation.scoring import evaluate
 from ddad.networks.autoencoders import load_vae
 from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss, q_sample
-from ddad.reproduction.runs import made_with, portable
+from ddad.reproduction.runs import fingerprint, made_with, portable
 from ddad.runtime.adapter import Networks
 from ddad.runtime.checkpoints import fitted
 from ddad.runtime.files import write_json
@@ -188,7 +188,7 @@ def rows_of(data: Path, settings: Settings, vae, out: Path, done: list[dict]
         one = today.detector if share == 1 else today.other(name, s)
         yield (identity | {"way": name, "share": share, "batch": s.train_batch}
                | today.judged(one) | {"settings": portable(one.settings)}
-               | made_with(one, data, today.lies))
+               | made_with(one, fingerprint(data), today.lies))
 
 
 def main() -> None:
@@ -268,8 +268,8 @@ def answer(rows: list[dict]) -> str:
             f"held-out images: {told(lost(WHOLE, 'on_held_out'))}. On the test images: "
             f"{told(lost(WHOLE, 'on_test'))}.\n"
             f"- **Of {len(others)} trainings of that length** the best on the held-out "
-            f"images is *{best}*: {told(lost(best, 'on_held_out'))}. On the test images: "
-            f"{told(lost(best, 'on_test'))}.")
+            f"images is *{best}*: {told(lost(best, 'on_held_out'))}. On the test "
+            f"images: {told(lost(best, 'on_test'))}.")
 
 
 def _of(make):

@@ -78,11 +78,14 @@ def add_check(actions) -> None:
 def run_check(options: Namespace) -> int:
     from ..data.check import check
     from ..data.fetch import check_dataset
+    from ..runtime.files import a_file
     if options.name:
         if options.report:
             raise ValueError("--report is of one product's folder; leave out --name")
         report = check_dataset(options.name, options.data, options.size)
     else:
+        if options.report:
+            a_file(options.report)                  # rather now than after the reading
         report = check(options.data, options.size)
     if options.report:
         from ..deploy.report import write_check

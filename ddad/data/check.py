@@ -11,6 +11,7 @@ from .images import decoded, defect_of, size_problem
 from .layouts import PARTS, Item, ignored, scan
 from .masks import resize_mask
 from .plausible import Plausible
+from .product import read_groups
 
 
 def check(root: str | Path, size: int) -> dict:
@@ -43,6 +44,12 @@ def check(root: str | Path, size: int) -> dict:
         blocks(part).extend(problems)
     kinds = {part: Counter(item.kind for item in parts[part]) for part in PARTS}
     blocked["evaluate"] += _one_sided(root, kinds["test"])
+    if not parts["train"] and not blocked["evaluate"]:
+        blocked["evaluate"] += blocked["train"][:1]     # its record names them
+    try:
+        read_groups(root, parts["test"])
+    except DataError as error:
+        blocked["evaluate"].append(str(error))
 
     files = _Files(root, size)
     found = [(item, part) for part, items in parts.items() for item in items]

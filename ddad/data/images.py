@@ -271,7 +271,8 @@ def _one(image, size: int) -> Tensor:
         return image
     if isinstance(image, (str, Path)):
         return read_image(image, size)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and (
+            image.ndim == 2 or image.shape[2:] in ((3,), (4,))):
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise ValueError(f"{type(image).__name__} is no image: give a tensor (N, 3, "
@@ -290,7 +291,7 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
     try:
         # a pipe would be waited for, a device may have no end
         if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError("it is no plain file")
+            raise OSError(f"it is {'a folder' * path.is_dir() or 'no plain file'}")
         if os.path.islink(path) and not os.path.exists(path):
             raise DataError(f"{path} is a link to {os.readlink(path)}, which is not "
                             "there: fetch it, or delete the link.")

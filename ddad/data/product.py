@@ -75,12 +75,12 @@ def load_test(root: str | Path, settings: Settings) -> TestSet:
         labels=np.array([item.kind != "good" for item in items], int),
         kinds=[item.kind for item in items],
         paths=[item.path for item in items],
-        groups=_read_groups(Path(root), items),
+        groups=read_groups(Path(root), items),
         regions=read_regions(root, items, settings.image_size),
     )
 
 
-def _read_groups(root: Path, items: list[Item]) -> np.ndarray | None:
+def read_groups(root: Path, items: list[Item]) -> np.ndarray | None:
     """The groups of `items` by groups.csv, whose columns are image, relative to `root`,
     and group; None without that file. Raises DataError.
     """

@@ -45,7 +45,8 @@ def inspect(
     that cannot be read, image, file and error: the others are done all the same. p is
     the conformal p-value of the score, rate what the threshold promises: an image is
     anomalous where p <= rate. What the detector does not have is None. Files that
-    results.jsonl has a score of are not done again, unless they have changed. With
+    results.jsonl has a score of are not done again, unless they have changed. Lines of
+    other files than those asked for stay, those of what could not be read, too. With
     map_range "test" all images form one batch, because their maps are normalised
     together; no p-value is made then.
 
@@ -64,6 +65,9 @@ def inspect(
 def _mark(detector: Detector, out: Path, maps: str) -> None:
     """detector.json, which says what made the results; FileExistsError for another."""
     made_by = out / "detector.json"
+    if not made_by.exists() and (report := out / "report.html").exists():
+        raise FileExistsError(f"{report} is none of `ddad detect`, and would be "
+                              "replaced; choose another folder")
     networks = detector.networks
     identity = {
         "settings": detector.settings.as_dict(),
@@ -91,13 +95,15 @@ def _inspect(
     detector: Detector, paths: list[Path], out: Path, maps: str, batch: int
 ) -> list[dict]:
     log, together = out / "results.jsonl", detector.settings.map_range == "test"
-    old = {} if together else {line["file"]: line for line in _scored(log)}
+    before = [] if together else _lines(log)
+    old = {line["file"]: line for line in before if "score" in line}
     left = [path for path in paths if not _is_of(old.get(file_of(path)), path)]
     again = set(map(file_of, left))
     lines = [line for file, line in old.items() if file not in again]
-    faults, names = [], _Names(old)
+    asked, names = set(map(file_of, paths)), _Names(old)
+    faults = [line for line in before if "error" in line and line["file"] not in asked]
     if not together:
-        _write(log, lines)
+        _write(log, lines + faults)
     batch = len(paths) if together else batch
     for start in tqdm(range(0, len(left), batch), "detect", leave=False, delay=2):
         images, part, refused = _readable(
@@ -112,7 +118,7 @@ def _inspect(
             made.append(line | {"level": level, "map": name})
         if together:
             _write(log, made + refused)
-        else:  # a last line that is cut short is done again, see `_scored`
+        else:  # a last line that is cut short is done again, see `_lines`
             with writing_to(out), log.open("a", encoding="utf-8") as file:
                 file.writelines(map(_as_line, made + refused))
         lines, faults = lines + made, faults + refused
@@ -196,17 +202,12 @@ def _as_line(line: dict) -> str:
     return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
-def _scored(log: Path) -> list[dict]:
-    """The lines with a score.
-
-    A last line that was cut short, or one of an image that could not be read, is done
-    again.
-    """
+def _lines(log: Path) -> list[dict]:
+    """What is there; not a last line that was cut short."""
     content = log.read_bytes() if log.exists() else b""
     ended = content[: content.rfind(b"\n") + 1].decode("utf-8")
     # at line feeds alone: a name may hold what Unicode also calls the end of a line
-    lines = [json.loads(line) for line in ended.split("\n") if line]
-    return [line for line in lines if "score" in line]
+    return [json.loads(line) for line in ended.split("\n") if line]
 
 
 def _readable(

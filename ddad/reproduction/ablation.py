@@ -212,7 +212,8 @@ class OneSeed:
         record |= runs.measured(detector, root, test, result, found)
         with TemporaryDirectory() as folder:        # a manifest cannot name the path
             detector.save_pretrained(Path(folder) / "saved")
-            record |= runs.made_with(detector, root, Path(folder) / "saved")
+            record |= runs.made_with(detector, runs.fingerprint(root),
+                                     Path(folder) / "saved")
         draws = DRAWS if isinstance(detector, NoiseAveraged) else 1
         calls = draws * -(-s.ddim_steps // s.call_every)
         cost = runs.cost(detector, seconds, len(test.images)) | {"calls": calls}

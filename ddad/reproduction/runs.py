@@ -19,7 +19,7 @@ import torch
 
 from .. import saved_model
 from ..data.images import Images, held_out_items, test_items, train_items
-from ..data.layouts import Item
+from ..data.layouts import Item, list_images
 from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector, Prediction
 from ..evaluation.baselines import one_call
@@ -156,7 +156,7 @@ def reproduce(run: Run, dataset: str, data: Path, out: Path, settings: Settings,
                 np.save(file, found.map.numpy())
         test = by_area(test, data, settings)
         record = asked | measured(detector, data, test, result, found)
-        record |= made_with(detector, data, folder / DETECTOR)
+        record |= made_with(detector, fingerprint(data), folder / DETECTOR)
         record |= {"cost": cost(detector, seconds, len(test.images))}
         good = hold_out(train, settings, held_out)[1]
         if run.preset == "regional":
@@ -257,10 +257,12 @@ def measured(detector: Detector, data: Path, test: TestSet, result: dict,
             "result": result | {"pro_exact": ranking.pro(0.3)}, "images": images}
 
 
-def made_with(detector: Detector, data: Path, saved: Path) -> dict:
-    """Data, weights, split, training, versions and device of a run."""
+def made_with(detector: Detector, data: dict, saved: Path) -> dict:
+    """Data (their `fingerprint`), weights, split, training, versions and device of a
+    run.
+    """
     record, hashes = detector.record, read_manifest(saved)["sha256"]
-    return {"data": fingerprint(data),
+    return {"data": data,
             "weights": hashes | {"vae": weights_hash(detector.networks.vae)},
             "held_out_from": record["held_out_from"], "train": record["images"],
             "held_out": record["held_out"], "training": record.get("training"),
@@ -316,7 +318,7 @@ def _files(item: Item) -> Iterator[Path]:
     """An image's file and those of its mask, which may be a folder of them."""
     yield item.path
     if item.mask is not None:
-        yield from sorted(item.mask.iterdir()) if item.mask.is_dir() else [item.mask]
+        yield from list_images(item.mask) if item.mask.is_dir() else [item.mask]
 
 
 def commit() -> str | None:

@@ -12,7 +12,7 @@ from ..deploy.overlays import save_overlay
 from ..detector import Detector, Prediction
 from ..evaluation.baselines import baselines
 from ..evaluation.scoring import evaluate
-from ..reproduction.runs import by_area, made_with, measured
+from ..reproduction.runs import by_area, fingerprint, made_with, measured
 from ..runtime.files import write_json
 from .products import PRODUCTS, make
 from .weights import METRICS, WEIGHTS
@@ -38,7 +38,7 @@ def demo(out: Path, weights: Path = WEIGHTS, device: str = "auto") -> dict:
         _save_overlays(out, product, test, found, detector.threshold)
         run = measured(detector, data, by_area(test, data, settings), figures, found)
         runs.append({"category": product} | run
-                    | made_with(detector, data, weights / product))
+                    | made_with(detector, fingerprint(data), weights / product))
         results[product] = figures | {
             "baselines": baselines(detector, train, test, seeds=(0,))}
     results = {

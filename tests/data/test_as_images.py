@@ -107,3 +107,15 @@ def test_a_fit_refuses_images_before_it_trains_and_takes_paths(
     found = fitted.predict(paths[:2])
     assert torch.equal(found.score, fitted.predict(read_images(paths[:2], 32)).score)
     assert isinstance(paths[0], Path)
+
+
+@pytest.mark.parametrize("wrong", (
+    np.zeros((2, 3, 64, 64), np.uint8), np.zeros((64, 64, 1), np.uint8)))
+def test_arrays_of_another_layout_are_told_of(wrong):
+    with pytest.raises(ValueError, match=r"ndarray is no image: give .*\(H, W, 3\)"):
+        as_images(wrong, 64)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(DataError, match="cannot be read .it is a folder"):
+        as_images(str(tmp_path), 64)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -129,3 +130,18 @@ def test_check_warns_of_too_few_good_images(tmp_path, count, held_out, warned):
     report = check(root, 16)
     told = [one for one in report["warnings"] if f"{count} good images to" in one]
     assert len(told) == warned and report["usable"]
+
+
+def test_what_evaluate_refuses_is_not_called_usable_for_it(product, tmp_path):
+    whole = tmp_path / "whole"
+    shutil.copytree(product, whole)
+    (whole / "groups.csv").write_text("image,group\n")
+    report = check(whole, 64)
+    assert report["usable_for"] == ["train"]
+    assert "groups.csv names no group for" in report["problems"][0]
+    (whole / "groups.csv").unlink()
+    shutil.rmtree(whole / "train")
+    report = check(whole, 64)
+    assert report["usable_for"] == []
+    assert {line.partition(":")[0] for line in report["problems"]} == {
+        "train", "evaluate"}

@@ -25,7 +25,8 @@ class Brightness:
     def __init__(self, held_out=HELD_OUT, decode=True, **changes):
         self.settings, self.record = tiny(false_alarms=0.2, **changes), {}
         self.held_out_scores, self.decode, self.given = held_out, decode, []
-        self.threshold = None if held_out is None else held_out[-4:][0].item()
+        known = held_out is not None and self.settings.map_range == "held-out"
+        self.threshold = held_out[-4:][0].item() if known else None
         self.networks = SimpleNamespace(vae=None, unet=None, phi=None)
 
     def predict(self, images):
@@ -116,9 +117,28 @@ def test_p_ranks_a_score_among_those_of_held_out_images(paths, tmp_path):
     assert [line["anomalous"] for line in lines] == [False] * 3 + [True] * 2
 
 
-def test_maps_of_another_scale_have_no_p(paths, tmp_path):
+def test_maps_of_another_scale_have_no_p_and_no_threshold(paths, tmp_path):
     for line in inspect(Brightness(map_range="test"), paths, tmp_path / "out"):
-        assert line["p"] is line["rate"] is None and line["anomalous"] is not None
+        assert line["p"] is line["rate"] is line["anomalous"] is None
+
+
+def test_an_image_that_could_not_be_read_is_not_forgotten(paths, tmp_path):
+    out, bad = tmp_path / "out", tmp_path / "images" / "bad.png"
+    bad.write_bytes(b"no image")
+    inspect(Brightness(), [bad, paths[0]], out)
+    lines = inspect(Brightness(), paths[1:2], out)      # another day, another folder
+    assert [line["image"] for line in lines if "error" in line] == [str(bad)]
+    assert lines_of(out) == [lines[0], lines[2], lines[1]] and len(lines) == 3
+    save_image(bad, torch.zeros(3, SIZE, SIZE))
+    assert all("score" in line for line in inspect(Brightness(), [bad], out))
+
+
+def test_a_report_of_something_else_is_not_replaced(paths, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(), (out / "report.html").write_text("what to expect")
+    with pytest.raises(FileExistsError, match="report.html is none of `ddad detect`"):
+        inspect(Brightness(), paths, out)
+    assert (out / "report.html").read_text() == "what to expect"
 
 
 def test_a_latent_map_alone(paths, tmp_path):
