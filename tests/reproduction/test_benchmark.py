@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import good_images, tiny, tiny_vae
 
+from ddad import calibration
 from ddad.cli import main
 from ddad.data.product import load_held_out, load_test, load_train
 from ddad.detector import Detector
@@ -78,6 +79,8 @@ def test_candidates_make_the_same_table_together(fitted, product, monkeypatch,
     monkeypatch.setattr(rivals, "make", lambda root: root.exists() or shutil.copytree(
         product, root / "board"))
     monkeypatch.setattr(rivals.Detector, "from_pretrained", lambda path, device: fitted)
+    for name, few in (("T_MAX", (40, 80)), ("BLUR", (0.0,)), ("LAMBDA", (0.0, 1.0))):
+        monkeypatch.setattr(calibration, name, few)
     found = rivals.candidates(tmp_path / "images", "cpu", "laptop")
     assert [row["same"] for row in found["rows"].values()] == [True, True]
     assert min(row["together"] for row in found["rows"].values()) > 0

@@ -1,0 +1,62 @@
+"""Trainings compared: what is asked of each, the other objective, and the answer."""
+import pytest
+import torch
+import training_time
+from training_time import THIRD, WHOLE
+
+from ddad.noise_predictor import alpha_bar, epsilon_loss
+from ddad.settings import preset
+
+
+def test_every_other_training_sees_a_third_of_the_images():
+    s = preset("clean", train_length="30 epochs", train_batch=16)
+    asked = training_time.trainings(s, 1500)
+    assert asked[WHOLE, 1] == s.change(train_length="1500 steps")
+    for (name, share), one in asked.items():
+        assert one.steps_for(100) * one.train_batch == pytest.approx(
+            1500 * 16 * share, abs=8), name
+    assert asked["the lower half of t", THIRD].train_timesteps == 500
+    assert asked["half the batch", THIRD].train_batch == 8
+    assert asked["twice the rate", THIRD].learning_rate == 2 * s.learning_rate
+
+
+def test_min_snr_lowers_the_weight_of_little_noise_alone():
+    abar = alpha_bar(preset("clean"))
+    z0, eps = torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)
+    eps_theta = lambda z_t, t: torch.zeros_like(z_t)
+    for t in (0, 500, 999):
+        t = torch.tensor([t])
+        snr = (abar[t] / (1 - abar[t])).item()
+        plain = epsilon_loss(eps_theta, z0, t, eps, abar)
+        weighed = training_time.min_snr_loss(eps_theta, z0, t, eps, abar)
+        assert (weighed / plain).item() == pytest.approx(min(1, 5 / snr))
+
+
+def test_only_its_training_has_the_other_objective():
+    s = preset("clean", unet_channels=(32,), unet_layers=1, train_length="20 steps",
+               train_batch=4, seed=3)
+    z0 = torch.randn(8, 4, 4, 4, generator=torch.Generator().manual_seed(0)), None
+    plain, other, again = (
+        torch.cat([w.flatten() for w in training_time.trained(name, z0, s)[0]
+                   .parameters()]) for name in (WHOLE, training_time.MIN_SNR, WHOLE))
+    assert torch.equal(plain, again) and not torch.equal(plain, other)
+
+
+def row(way, share, i_auroc, seconds, seed=0):
+    return {"category": "loco_boards", "seed": seed, "way": way, "share": share,
+            "training": {"cpu_seconds": seconds},
+            "on_held_out": {"i_auroc": i_auroc, "pro": 0.8},
+            "on_test": {"i_auroc": 0.9, "pro": 0.7 + i_auroc / 10}}
+
+
+def test_the_best_is_chosen_on_held_out_images():
+    rows = [row(WHOLE, 1, 0.9, 60), row(WHOLE, 1, 0.8, 60, 1),
+            row(WHOLE, THIRD, 0.7, 20), row(WHOLE, THIRD, 0.7, 22, 1),
+            row("noised patches", THIRD, 0.8, 21), row("noised patches", THIRD, 0.8, 21,
+                                                       1)]
+    third, best = training_time.answer(rows).splitlines()
+    assert "in 0.35 of the time" in third
+    assert "held-out images: boards -0.150 / +0.000. On the test images: boards " \
+           "+0.000 / -0.015." in third
+    assert "Of 2 trainings" in best and "*noised patches*: boards -0.050" in best
+    assert len(training_time.by_way(rows).splitlines()) == 7
