@@ -18,7 +18,6 @@ from pathlib import Path
 
 from chapters import ROOT
 from made import (
-    RESULTS,
     RUNS,
     Experiment,
     Kind,
@@ -74,13 +73,14 @@ def _product(name: str) -> Experiment:
 
 def _ablation(name: str, data: str, vae: str, minutes: int, **more) -> Experiment:
     first = ("ddad data make {products}",) if data == "{products}" else ()
-    line = f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds"
-    # the wide U-Net of pixels takes as long as all else: one seed of it
-    others = " ".join(f'"{one}"' for one in VARIANTS if one != PIXELS)
+    line = f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 {AT_128}"
+    # the wide U-Net of pixels takes as long as all else: on one product
+    if name != "board":
+        line += " --variants " + " ".join(f'"{one}"' for one in VARIANTS
+                                          if one != PIXELS)
     return Experiment(
         f"receipts/ablation_{name}", f"{name}, each claim switched off, {SIZE}", ABLATE,
-        (*first, f"{line} 0 {AT_128}", f"{line} 1 {AT_128} --variants {others}"),
-        "receipt.json", minutes, "0, 1; 0 of pixels", tables=("ablation", "ledger"),
+        (*first, line), "receipt.json", minutes, tables=("ablation", "ledger"),
         also=() if more else DRAWN, **more)
 
 
@@ -164,8 +164,8 @@ EXPERIMENTS = [
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
         tables=("beyond", "beyond_short", "beyond_surely", "beyond_sets",
                 "beyond_differences", "overview")),
-    *(_ablation(name, "{products}", "embedded", 100) for name in PRODUCTS),
-    _ablation("loco_juice_bottle", "{data}", "{taef2}", 120,
+    *(_ablation(name, "{products}", "embedded", 30) for name in PRODUCTS),
+    _ablation("loco_juice_bottle", "{data}", "{taef2}", 35,
               needs=("juice bottle", "taef2")),
     Experiment(
         "training_time", "shorter trainings, and other ones, judged", TRAINING,
@@ -217,16 +217,11 @@ NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
     **dict.fromkeys(
-        ["receipts/embedded", "training_time"]
-        + [one.name for one in EXPERIMENTS if one.kind is ABLATE]
+        ["receipts/embedded"]
         + [one.name for one in EXPERIMENTS if one.name.endswith("_taesd")
            and one.kind is REPRODUCE], NOT_YET),
     "bench_gpu": OLDER,
 }
-# records of an older form: what takes their place, and what is wrong with them
-FAVOURED = "of an older form, one set of constants for all, shown until {} is made"
-UNTIL = {f"ablation_{name}": (f"receipts/ablation_{name}", FAVOURED)
-         for name in (*PRODUCTS, "loco_juice_bottle")}
 
 
 # --- what is here, and what is asked
@@ -250,27 +245,18 @@ def note(title: str) -> str:
     for one in EXPERIMENTS:
         if one.path.exists() and one.name in TO_REMAKE and shows(one, title):
             why.setdefault(TO_REMAKE[one.name], []).append(one.name)
-        for old in older(one):
-            if title in one.tables and title != "receipts":
-                why.setdefault(UNTIL[old][1].format(one.name), []).append(old)
     told = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in why.items())
     return f"*{told}.*".replace("_", r"\_") if told else ""
 
 
 def shows(one: Experiment, title: str) -> bool:
-    """Whether the table shows this record, and not an older one in its place."""
+    """Whether the table shows this record."""
     name = Path(one.name).name
     own = one.name.startswith("receipts/") and (
         title in ("receipts", "ledger", "autoencoders")
         or title.startswith(f"{name}.")
         or name in REAL and title.startswith("real_sets."))
-    return own or title in one.tables and not older(one)
-
-
-def older(one: Experiment) -> list[str]:
-    """The records that are shown until this experiment's is made."""
-    return [old for old, (new, _) in UNTIL.items()
-            if new == one.name and (RESULTS / f"{old}.json").exists()]
+    return own or title in one.tables
 
 
 def lacking(one: Experiment, given: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from statistics import mean
 
-from records import BOOK, PRODUCTS, name_of, table
+from records import PRODUCTS, name_of, table
 
 from ddad.calibration import CHOSEN
 from ddad.reproduction import verdicts
@@ -36,7 +36,6 @@ from ddad.reproduction.worth import (
     TITLES,
     asked_runs,
     each_once,
-    of_older,
     of_paths,
     of_variant,
 )
@@ -74,8 +73,7 @@ SWITCHED_OFF = [
 class Row:
     """One figure of one claim, which says that it is above zero.
 
-    effects: one a data set. older: from records without images. p, verdict: see
-    `judged`.
+    effects: one a data set. p, verdict: see `judged`.
     """
 
     claim: str
@@ -85,7 +83,6 @@ class Row:
     command: str
     effects: list[Effect] = field(default_factory=list)
     factor: int = 100               # 100: in points
-    older: bool = False
     p: float | None = None
     verdict: str = TO_BE_RUN
 
@@ -110,10 +107,8 @@ def switched_off(receipts: list[dict], claim: str, chapter: str, variant: str,
     for k, (metric, title) in enumerate(TITLES.items()):
         paper = (f"{published[0][k] - published[1][k]:+.1f} {title}" if published
                  else NO_FIGURE)
-        effects = of_variant(receipts, variant, MEASURES[metric])
-        older = [] if effects else of_older(BOOK / "results", variant, metric)
-        made.append(Row(claim, chapter, paper, title, ABLATE, effects or older,
-                        older=bool(older)))
+        made.append(Row(claim, chapter, paper, title, ABLATE,
+                        of_variant(receipts, variant, MEASURES[metric])))
     return made
 
 
@@ -192,7 +187,7 @@ def ours(row: Row) -> list[str]:
     above = sum(value > 0 for value in runs)
     seeds = sorted({len(one.by_seed) for one in row.effects})
     each = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
-    return [", ".join(by_set) + "°" * row.older, over_all,
+    return [", ".join(by_set), over_all,
             f"{each} a set; {above} of {len(runs)} runs above zero"]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import results_figure
 import yaml
-from experiments import EXPERIMENTS, UNTIL
+from experiments import EXPERIMENTS
 from records import BOOK, METRICS
 
 ROOT = BOOK.parent
@@ -37,8 +37,6 @@ RECORDS = {
     **{one.name: (f"make experiments ONLY={one.name}" if one.makes else
                   " && ".join(one.commands), one.shows)
        for one in EXPERIMENTS if one.path.exists()},
-    **{old: (f"make experiments ONLY={new}", f"an older form of {new}")
-       for old, (new, _) in UNTIL.items()},
     "made": ("python book/tools/experiments.py check",
              "what each record was made with"),
 }

@@ -269,19 +269,15 @@ def ablation() -> str:
     """Each variant of each data set that an ablation was made of."""
     parts = []
     for data in SETS:
-        rows, old = variants(data), recorded(f"ablation_{data}")
-        if rows:
+        if rows := variants(data):
             used = rows[0]["settings"]
             told = f"{used['image_size']} px, {used['train_length']} of training"
-            told += ", one set of constants for all" if old else ""
             parts.append(f"**{name_of(data)}**, {told}:\n\n{over_seeds(rows)}")
     return "\n\n".join(parts)
 
 
 def variants(data: str) -> list[dict]:
     """A row a variant and seed, with its metrics and settings."""
-    if recorded(f"ablation_{data}"):
-        return load(f"ablation_{data}")
     name = f"receipts/ablation_{data}"
     runs = load(name)["runs"] if recorded(name) else []
     return [run["result"] | {"variant": run["preset"], "settings": run["settings"]}

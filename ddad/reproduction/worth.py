@@ -2,12 +2,10 @@
 is left without the part, on the same test images, seed by seed.
 
 The records are receipts of `ddad ablate`, in which every variant chooses its constants
-for itself. A variant that is in no receipt yet is read from records of an older form:
-one set of constants for all, and figures without the images that they are of.
+for itself.
 """
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +49,6 @@ class Worth:
     part: str
     metric: str
     effects: list[Effect]
-    older: bool
 
     @property
     def across(self) -> Across:
@@ -65,19 +62,16 @@ class Worth:
 
 
 def worth(results: Path) -> list[Worth]:
-    """What each of PARTS is worth by the records in a folder: ablation_*.json and
-    receipts/ablation_*.json. The part with the highest mean of PRO comes first; one
-    without a record is left out.
+    """What each of PARTS is worth, by receipts/ablation_*.json in a folder. That with
+    the highest mean of PRO comes first; one without a run is left out.
     """
     receipts = [read_receipt(path)
                 for path in sorted((results / "receipts").glob("ablation_*.json"))]
     found = []
     for part, variant in PARTS.items():
         for metric, title in TITLES.items():
-            effects = of_variant(receipts, variant, MEASURES[metric])
-            older = [] if effects else of_older(results, variant, metric)
-            if effects or older:
-                found.append(Worth(part, title, effects or older, bool(older)))
+            if effects := of_variant(receipts, variant, MEASURES[metric]):
+                found.append(Worth(part, title, effects))
     mean_pro = {row.part: row.across.value for row in found if row.metric == "PRO"}
     return sorted(found, key=lambda row: -mean_pro[row.part])
 
@@ -98,21 +92,6 @@ def of_variant(receipts: list[dict], variant: str, measure: Callable) -> list[Ef
                     minus(*(measure(receipt, run, run["images"]) for run in pair))
                     for pair in pairs]))
     return each_once(effects)
-
-
-def of_older(results: Path, variant: str, metric: str) -> list[Effect]:
-    """The same from records of the older form, until `ddad ablate` has run anew. Their
-    pixels went through a U-Net too narrow for them, and say nothing.
-    """
-    effects = []
-    for path in sorted(results.glob("ablation_*.json")):
-        of = {(row["variant"], row["seed"]): row[metric]
-              for row in json.loads(path.read_text(encoding="utf-8"))}
-        seeds = [seed for one, seed in of if one == variant != PIXELS]
-        if seeds:
-            gains = (of[FULL, seed] - of[variant, seed] for seed in seeds)
-            effects.append(Effect(path.stem.removeprefix("ablation_"), tuple(gains)))
-    return effects
 
 
 def of_paths(receipts: list[dict], measure: Callable, one: str,
@@ -154,12 +133,14 @@ def told(found: list[Worth]) -> str:
     """In three sentences: the means over data sets in points, which figures have one
     sign in every run, and which intervals of the means leave zero out.
     """
-    of = {}
+    of, sets = {}, max(len(row.effects) for row in found)
     for row in found:
         of.setdefault(row.part, {})[row.metric] = f"{100 * row.across.value:+.1f}"
-    means = "; ".join(f"{part} {value['PRO']} ({value['I-AUROC']})"
+        if len(row.effects) < sets:
+            of[row.part]["on"] = ", on " + " and ".join(
+                one.data for one in row.effects) + " alone"
+    means = "; ".join(f"{part} {value['PRO']} ({value['I-AUROC']}){value.get('on', '')}"
                       for part, value in of.items())
-    sets = max(len(row.effects) for row in found)
     runs = lambda side: named([row for row in found
                                if min(side * value for value in row.runs) > 0])
     sure = lambda side: named([row for row in found if row.across.low is not None and

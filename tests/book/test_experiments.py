@@ -14,7 +14,7 @@ import experiments
 import made
 import probes
 import pytest
-from experiments import BY_NAME, EXPERIMENTS, TO_REMAKE, UNTIL
+from experiments import BY_NAME, EXPERIMENTS, TO_REMAKE
 from records import figures, incomplete
 
 from ddad.cli import parser
@@ -30,7 +30,7 @@ IN_FULL = (experiments.DEMO, experiments.EVALUATE, experiments.REPRODUCE,
 
 def test_no_record_is_an_orphan_and_none_is_missing():
     assert len(BY_NAME) == len(EXPERIMENTS)
-    assert KEPT.keys() - BY_NAME.keys() - UNTIL.keys() == set()
+    assert KEPT.keys() - BY_NAME.keys() == set()
     assert BY_NAME.keys() - KEPT.keys() - TO_REMAKE.keys() == set()
     assert TO_REMAKE.keys() <= BY_NAME.keys() and all(TO_REMAKE.values())
     assert made.notes().keys() <= KEPT.keys()
@@ -43,11 +43,6 @@ def test_only_what_is_to_be_remade_is_stale(one):
         assert why, "it is fresh: take it out of TO_REMAKE"
     else:
         assert not why, f"`make experiments ONLY={one.name}`"
-
-
-def test_an_older_form_goes_when_its_successor_is_fresh():
-    for old, (new, _) in UNTIL.items():
-        assert old in KEPT and new in TO_REMAKE, f"delete {old}, and its line in UNTIL"
 
 
 @pytest.mark.parametrize("one", EXPERIMENTS, ids=lambda one: one.name)
@@ -100,11 +95,8 @@ def test_every_table_is_made_of_named_records():
 def test_a_note_below_a_table_names_its_stale_records(monkeypatch):
     assert experiments.note("experiments") == experiments.note("notebooks") == ""
     monkeypatch.setattr(experiments, "TO_REMAKE", {"bench": "of another day"})
-    monkeypatch.setattr(experiments, "UNTIL", {})
     assert experiments.note("speed_metric") == "*bench: of another day.*"
     assert experiments.note("demo") == ""
-    monkeypatch.setattr(experiments, "UNTIL", {"bench_gpu": ("demo", "until {}")})
-    assert experiments.note("demo") == r"*bench\_gpu: until demo.*"
 
 
 def test_what_cannot_run_here_is_skipped_with_one_line(tmp_path, monkeypatch, capsys):

@@ -4,9 +4,8 @@ from dataclasses import replace
 import ledger
 import numpy as np
 import pytest
-from records import BOOK
 
-from ddad.reproduction.variants import FULL, NOISE, PIXELS, STATIC
+from ddad.reproduction.variants import FULL, NOISE, STATIC
 from ddad.reproduction.verdicts import CONFIRMED, OPEN, Effect
 
 N = 40
@@ -49,11 +48,6 @@ def matrix(data, baseline=None, seeds=(0, 1)):
     if baseline is not None:
         runs[-1]["questions"]["baselines"] = {"neighbours": baseline}
     return receipt(data, runs)
-
-
-@pytest.fixture(autouse=True)
-def no_older_records(monkeypatch):
-    monkeypatch.setattr(ledger, "of_older", lambda *_: [])
 
 
 def rows_of(receipts):
@@ -150,17 +144,3 @@ def test_the_answer_counts_and_names_what_the_table_shows():
     assert not ledger.everywhere(planted("One.", 0.15, seeds=1))
     runs = replace(gain, effects=[*gain.effects, Effect("d", (-0.01,))])
     assert ledger.everywhere(gain) and not ledger.everywhere(runs)
-
-
-def test_older_records_say_nothing_of_pixels_and_nothing_where_receipts_are(
-        monkeypatch):
-    monkeypatch.undo()
-    results = BOOK / "results"
-    assert not ledger.of_older(results, PIXELS, "pro")
-    assert len(ledger.of_older(results, NOISE, "pro")) == 4
-    sets = [ablation(name, **{NOISE: 0.5}) for name in "ab"]
-    rows = rows_of(sets)
-    new = rows["Scaling the latent beats adding noise to it", "PRO"]
-    assert len(new.effects) == 2 and not new.older
-    older = rows["A step chosen for each image beats $T_{max}$ for all", "PRO"]
-    assert older.older and ledger.ours(older)[0].endswith("°")

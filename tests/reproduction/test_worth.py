@@ -1,52 +1,25 @@
-"""What a part is worth, from records of the older form and from receipts."""
-import json
-
+"""What a part is worth, from receipts."""
 import pytest
 
 from ddad.reproduction import worth as module
-from ddad.reproduction.variants import FULL, NOISE, PIXELS, STATIC
+from ddad.reproduction.variants import NOISE, STATIC
 from ddad.reproduction.verdicts import Effect
-from ddad.reproduction.worth import Worth, of_older, told, worth
-
-ROWS = {FULL: (0.9, 0.8), NOISE: (0.9, 0.5), STATIC: (0.8, 0.9), PIXELS: (0.1, 0.1)}
+from ddad.reproduction.worth import Worth, told, worth
 
 
-@pytest.fixture()
-def records(tmp_path):
-    """Two data sets, two seeds of each."""
-    for data in "ab":
-        rows = [{"variant": name, "seed": seed, "i_auroc": i_auroc, "pro": pro}
-                for name, (i_auroc, pro) in ROWS.items() for seed in (0, 1)]
-        (tmp_path / f"ablation_{data}.json").write_text(json.dumps(rows))
-    return tmp_path
-
-
-def test_a_part_is_worth_what_is_lost_without_it(records):
-    found = {(row.part, row.metric): row for row in worth(records)}
-    noise = found["a scaled start", "PRO"]
-    assert [one.data for one in noise.effects] == ["a", "b"] and noise.older
-    assert noise.across.value == pytest.approx(0.3) and len(noise.runs) == 4
-    assert found["a scaled start", "I-AUROC"].across.value == 0
-    # the part with the most PRO first; one without a record is not there, nor are the
-    # older records' pixels
-    parts = list(dict.fromkeys(part for part, _ in found))
-    assert parts == ["a scaled start", "a step for each image"]
-    assert not of_older(records, PIXELS, "pro")
-
-
-def test_receipts_take_the_place_of_older_records(records, monkeypatch):
-    of_receipts = [Effect("c", (0.25,))]
-    monkeypatch.setattr(module, "of_variant", lambda receipts, variant, measure:
-                        of_receipts if variant == NOISE else [])
-    found = {(row.part, row.metric): row for row in worth(records)}
-    assert found["a scaled start", "PRO"].effects == of_receipts
-    assert not found["a scaled start", "PRO"].older
-    assert found["a step for each image", "PRO"].older
+def test_the_part_with_the_most_pro_comes_first_and_one_without_a_run_is_not_there(
+        tmp_path, monkeypatch):
+    gains = {NOISE: (0.3, 0.2), STATIC: (-0.1, 0.0)}
+    monkeypatch.setattr(module, "of_variant", lambda receipts, variant, measure: [
+        Effect("a", gains[variant])] if variant in gains else [])
+    found = worth(tmp_path)
+    assert list(dict.fromkeys(row.part for row in found)) == [
+        "a scaled start", "a step for each image"]
+    assert found[0].across.value == pytest.approx(0.25) and len(found[0].runs) == 2
 
 
 def row(part, metric, *by_set):
-    return Worth(part, metric, [Effect(str(n), runs) for n, runs in enumerate(by_set)],
-                 True)
+    return Worth(part, metric, [Effect(str(n), runs) for n, runs in enumerate(by_set)])
 
 
 def test_three_sentences_say_what_the_rows_hold():
@@ -57,6 +30,9 @@ def test_three_sentences_say_what_the_rows_hold():
     assert text.startswith("On the mean of 2 data sets the parts are worth, in points "
                            "of PRO (and of I-AUROC): first +10.8 (+7.5); second -10.8 "
                            "(+7.5). ")
+    fewer = [row("first", "PRO", *sure), row("first", "I-AUROC", *mixed),
+             row("second", "PRO", (0.1,)), row("second", "I-AUROC", (0.2,))]
+    assert "(+7.5); second +10.0 (+20.0), on 0 alone. " in told(fewer)
     assert "Of these 4 figures, those above zero in every single run are: " in text
     assert "every single run are: first (PRO); those below in every run: second" in text
     assert "lie above zero for: first (PRO); below zero for: second (PRO);" in text
