@@ -164,15 +164,16 @@ EXPERIMENTS = [
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
         tables=("beyond", "beyond_short", "beyond_surely", "beyond_sets",
                 "beyond_differences", "overview")),
-    *(_ablation(name, "{products}", "embedded", 30) for name in PRODUCTS),
+    *(_ablation(name, "{products}", "embedded", 60 if name == "board" else 25)
+      for name in PRODUCTS),
     _ablation("loco_juice_bottle", "{data}", "{taef2}", 35,
               needs=("juice bottle", "taef2")),
     Experiment(
         "training_time", "shorter trainings, and other ones, judged", TRAINING,
         ("ddad data make {products}",
          "python book/tools/training_time.py {out} --of {products}/board embedded "
-         "--of {data}/loco_juice_bottle {taef2} --seeds 0 1 " + AT_128),
-        "training_time.json", 80, "0, 1", needs=("juice bottle", "taef2"),
+         "--of {data}/loco_juice_bottle {taef2} --seeds 0 " + AT_128),
+        "training_time.json", 60, needs=("juice bottle", "taef2"),
         tables=("training_time", "training_time_answer")),
     Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,

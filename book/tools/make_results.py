@@ -44,8 +44,7 @@ def receipts() -> str:
         runs = receipt["runs"]
         told = [", ".join(sorted({str(run[key]) for run in runs}))
                 for key in ("preset", "seed", "device")]
-        spent = sum(sum(run["cost"]["seconds"].values()) for run in runs
-                    if "cost" in run) / 60
+        spent = minutes(runs)
         commits = sorted({run["commit"] or "none" for run in runs})
         rows.append([f"`book/results/receipts/{name}.json`", len(runs), *told,
                      f"{spent:.0f}" if spent else "–",
@@ -54,6 +53,20 @@ def receipts() -> str:
     head = ["receipt", "runs", "presets", "seeds", "device",
             "minutes of one core, questions left out", "commit", "SHA-256 begins"]
     return table(head, rows)
+
+
+def minutes(runs: list[dict]) -> float:
+    """What they took; a training that several runs share counts once."""
+    spent, known = 0.0, set()
+    for run in runs:
+        seconds = dict(run.get("cost", {}).get("seconds", {}))
+        training = run["category"], run["seed"], seconds.get("train"), str(
+            run["training"])
+        if training in known:
+            seconds |= dict.fromkeys(("encode", "train"), 0)
+        known.add(training)
+        spent += sum(seconds.values())
+    return spent / 60
 
 
 def short(commit: str) -> str:
