@@ -59,7 +59,7 @@ OTHERS = {
     MIN_SNR: {},
     "half the batch": {"train_batch": 0.5},
     "twice the rate": {"learning_rate": 2},
-    # those three that are better than the plain one on both sets, on held-out images
+    # the three that are better than the plain one on both sets, on held-out images
     "lower half, half batch, twice rate": {
         "train_timesteps": 0.5, "train_batch": 0.5, "learning_rate": 2},
 }
@@ -270,9 +270,10 @@ def answer(rows: list[dict]) -> str:
             f"time, gives these differences to the whole one in I-AUROC / PRO on "
             f"held-out images: {told(lost(WHOLE, 'on_held_out'))}. On the test images: "
             f"{told(lost(WHOLE, 'on_test'))}.\n"
-            f"- **Of {len(others)} trainings of that length** the best on the held-out "
-            f"images is *{best}*: {told(lost(best, 'on_held_out'))}. On the test "
-            f"images: {told(lost(best, 'on_test'))}.")
+            f"- **Of {len(others)} trainings that see as many images** the best on the "
+            f"held-out ones is *{best}*, in {ways(rows)[best, THIRD]:.2f} of the whole "
+            f"training's time: {told(lost(best, 'on_held_out'))}. On the test images: "
+            f"{told(lost(best, 'on_test'))}.")
 
 
 def _of(make):
