@@ -20,7 +20,7 @@ from run_notebooks import ROOT, WORKERS, differences, metrics
 SABOTAGES = [
     ("scaled_denoising", "z_t = at[T_hat].sqrt() * z0 if", "z_t = z0 if",
      "06_scaled_denoising"),
-    ("dynamic_noise", "b = b.clamp(min=smallest_bin)", "b = bins + 1 - b",
+    ("dynamic_noise", "n = torch.arange(bins + 1)", "n = torch.arange(bins, -1, -1)",
      "05_dynamic_noise"),
     ("anomaly_map", "A = lam * A +", "A = (1 - lam) * A +", "08_anomaly_map"),
 ]

@@ -58,7 +58,7 @@ def saved() -> dict[str, Path]:
     """
     from transformers import ResNetConfig, ResNetModel
 
-    from ddad.networks.features import ResNetFeatures
+    from ddad.networks.features import ResNetFeatures, depth
     home, good = Path(tempfile.mkdtemp(prefix="ddad-hostile-models-")), good_images(16)
     plain = Detector.fit(good, tiny(), device="cpu")
     plain.save_pretrained(home / "lite0")
@@ -69,8 +69,9 @@ def saved() -> dict[str, Path]:
                  ).save_pretrained(home / "one-call")
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 12, 16, 20],
                           depths=[1] * 4, layer_type="basic")
-    phi = ResNetFeatures(ResNetModel(config), 4).requires_grad_(False).eval()
     settings = tiny(features="microsoft/resnet-34", tune_epochs=0)
+    phi = ResNetFeatures(ResNetModel(config), depth(settings)).requires_grad_(False)
+    phi.eval()
     detector = Detector.fit(good, settings, device="cpu", phi=phi)
     detector.save_pretrained(home / "resnet")
     tiny_vae().save_pretrained(home / "vae")
