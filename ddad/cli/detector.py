@@ -107,10 +107,15 @@ def _start(options: Namespace) -> tuple:
 
 
 def _of_its_images(given, asked: dict) -> None:
-    """ValueError where images that its U-Net was trained on could now be held out."""
+    """ValueError where images that its U-Net was trained on could now be held out; a
+    warning where it does not say which they were.
+    """
     train, held_out = asked["images"]
     before = given.record.get("asked", {}).get("images")
-    if before and (train != before[0] or before[1] and not held_out):
+    if not before:
+        warn("MODEL does not say which images it was trained on: where these are "
+             "others, some that it saw are held out, and the threshold is too low")
+    elif train != before[0] or before[1] and not held_out:
         raise ValueError("--from needs the images that MODEL was trained on: among "
                          "others some that it saw would be held out, and the threshold "
                          "be too low; train anew, without --from")

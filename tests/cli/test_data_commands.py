@@ -64,3 +64,9 @@ def test_make_a_photographed_surface(tmp_path, monkeypatch, capsys):
     assert main(["data", "check", str(tmp_path / "grass"), "--size", "96"]) == 0
     assert main(["data", "make", str(tmp_path), "--surface", "sand"]) == 2
     assert "unknown surface 'sand'" in capsys.readouterr().err
+
+
+def test_a_report_does_not_take_the_place_of_the_data(product, refused):
+    assert "is a folder; give a file" in refused("data", "check", product, "--size", 64,
+                                                 "--report", product)
+    assert (product / "train" / "good").is_dir()

@@ -1,5 +1,6 @@
 """`ddad detect` on a tiny product: what it writes, how it goes on, what it refuses."""
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from conftest import good_images, save_image
 from PIL import Image
 
 from ddad.cli import main
+from ddad.cli.detector import _state
 from ddad.detector import Detector
 
 pytest_plugins = ["cli_fixtures"]
@@ -234,3 +236,13 @@ def test_detect_with_what_cannot_be_used(model, product, tmp_path, refused):
     shutil.copytree(model, damaged)
     (damaged / "state.safetensors").write_bytes(b"x")
     assert "state.safetensors" in refused("detect", damaged, good, out)
+
+
+def test_a_file_may_be_gone_before_it_is_looked_at(tmp_path):
+    """While a folder is watched, whoever fills it may move a file off."""
+    path = tmp_path / "0.png"
+    assert _state(path) == (path, None)
+    path.write_bytes(b"a")
+    first, when = _state(path), path.stat().st_mtime_ns
+    path.write_bytes(b"ab"), os.utime(path, ns=(when, when))
+    assert _state(path) != first

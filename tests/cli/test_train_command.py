@@ -3,8 +3,9 @@ import shutil
 from functools import partial
 
 import pytest
+import torch
 from cli_words import SET, lines_of
-from conftest import bad_images, save_image
+from conftest import bad_images, save_image, tiny_vae
 from PIL import Image
 
 from ddad import calibration
@@ -258,3 +259,25 @@ def test_the_unet_of_other_images_is_not_taken(model, product, tmp_path, refused
 def test_the_folder_one_is_in_is_not_replaced(product, tmp_path, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "choose one in it" in refused("train", product, ".", *CPU, *SET)
+
+
+def test_a_unet_of_unknown_images_is_warned_of(product, tmp_path, fitted, capsys):
+    fitted.save_pretrained(tmp_path / "given")      # by Python, which asks nothing
+    assert main(["train", str(product), str(tmp_path / "m"), *CPU, "--from",
+                 str(tmp_path / "given"), "--set", "lam=0.5"]) == 0
+    assert "does not say which images" in capsys.readouterr().err
+
+
+def test_a_detector_whose_autoencoder_has_changed_is_not_called_finished(
+        product, tmp_path, refused, capsys):
+    vae, out = tmp_path / "vae", tmp_path / "out"
+    tiny_vae().save_pretrained(vae)
+    train = ["train", str(product), str(out), *CPU, *SET, "--vae", str(vae)]
+    assert main(train) == main(train) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    other = tiny_vae()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.5)
+    shutil.rmtree(vae)
+    other.save_pretrained(vae)
+    assert "autoencoder of other weights" in refused(*train)

@@ -1,5 +1,8 @@
 """How far the chosen constants are from the best of the calibration's own candidates.
 """
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from conftest import good_images
 
@@ -46,3 +49,11 @@ def test_regret_of_a_step_a_region_tries_no_other_rule(fitted, test_set):
     assert found["chosen"]["step_rule"] == "region"
     rules = {row["step_rule"] for row in found["table"]}
     assert rules == {"region"}
+
+
+def test_a_defect_whose_mask_has_vanished_is_no_good_image(fitted, test_set):
+    masks = test_set.masks.copy()
+    masks[np.flatnonzero(test_set.labels)[0]] = 0
+    assert regret(fitted, replace(test_set, masks=masks))["images"] == 7
+    with pytest.raises(ValueError, match="of each 1-th test image none is good"):
+        regret(fitted, replace(test_set, labels=np.ones_like(test_set.labels)))

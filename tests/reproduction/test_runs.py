@@ -9,16 +9,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import TINY, tiny
+import torch
+from conftest import TINY, save_image, tiny
 from PIL import Image, ImageOps
 
 import ddad
 from ddad.cli import main
+from ddad.data.layouts import Item
 from ddad.data.product import load_train
 from ddad.detector import Detector
 from ddad.evaluation.baselines import one_call
 from ddad.networks.autoencoders import load_vae
 from ddad.reproduction import intervals, tables
+from ddad.reproduction import runs as module
 from ddad.reproduction.receipts import make_receipt, read_receipt
 from ddad.reproduction.runs import (
     BY_CATEGORY,
@@ -341,3 +344,11 @@ def test_snakemake_runs_the_matrix_as_independent_jobs(data, runs, tmp_path):
         assert images["score"] == pytest.approx(of_images["score"], abs=1e-3)
         for name in ("i_auroc", "p_auroc", "pro"):
             assert result[name] == pytest.approx(of_result[name], abs=5e-3)
+
+
+def test_a_folder_of_masks_may_hold_another_folder(tmp_path):
+    """As viewers of images leave them there; the masks' reader takes no notice."""
+    mask = save_image(tmp_path / "masks" / "0.png", torch.zeros(3, 8, 8))
+    (tmp_path / "masks" / ".thumbnails").mkdir(), (tmp_path / "masks" / "old").mkdir()
+    item = Item(tmp_path / "image.png", "cut", tmp_path / "masks")
+    assert [*module._files(item)] == [item.path, mask]

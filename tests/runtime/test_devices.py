@@ -22,7 +22,13 @@ def test_a_process_is_not_charged_for_what_its_parent_held():
 
 def test_devices_by_name():
     assert pick_device("cpu") == torch.device("cpu")
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert pick_device("auto").type == (
+        "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_mps_has_to_be_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type != "mps" and pick_device("mps").type == "mps"
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:0", "cuda:99", "cpux", "cpu:x", "cpu:1"])

@@ -64,3 +64,12 @@ def test_batches_make_the_whole():
         posterior = vae.encode(x0).latent_dist
     torch.testing.assert_close(mean, posterior.mean * 0.5, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, posterior.std * 0.5, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kept_file_that_was_cut_is_made_again(encoded, tmp_path):
+    first, _ = encoded(good_images(40), tiny_vae())
+    left = sorted(tmp_path.iterdir())[0]
+    left.write_bytes(left.read_bytes()[:20])
+    again, n = encoded(good_images(40), tiny_vae())
+    assert n in (16, 8) and all(torch.equal(a, b) for a, b in zip(first, again))
+    assert encoded(good_images(40), tiny_vae())[1] == 0
