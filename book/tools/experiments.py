@@ -58,6 +58,7 @@ AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
          '"train_length=1500 steps" learning_rate=0.001 precision=bfloat16 ' \
          "train_precision=bfloat16"
 SIZE = "128 pixels, 1500 steps"
+FEW = " held_out=0.3 neighbours=10"         # where good images are few
 OF_A_PRODUCT = ("overview", "baselines", "by_size", "at_threshold", "settings",
                 "regret", "gallery", "gallery_kinds")
 
@@ -71,9 +72,11 @@ def _product(name: str) -> Experiment:
         "results.json", 6, tables=OF_A_PRODUCT)
 
 
-def _ablation(name: str, data: str, vae: str, minutes: int, **more) -> Experiment:
-    first = ("ddad data make {products}",) if data == "{products}" else ()
-    line = f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 {AT_128}"
+def _ablation(name: str, minutes: int, title: str = "", more: str = "") -> Experiment:
+    """title: of a real set; empty: a drawn product."""
+    first = () if title else ("ddad data make {products}",)
+    data, vae = ("{data}", "{taef2}") if title else ("{products}", "embedded")
+    line = f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 {AT_128}{more}"
     # the wide U-Net of pixels takes as long as all else: on one product
     if name != "board":
         line += " --variants " + " ".join(f'"{one}"' for one in VARIANTS
@@ -81,7 +84,7 @@ def _ablation(name: str, data: str, vae: str, minutes: int, **more) -> Experimen
     return Experiment(
         f"receipts/ablation_{name}", f"{name}, each claim switched off, {SIZE}", ABLATE,
         (*first, line), "receipt.json", minutes, tables=("ablation", "ledger"),
-        also=() if more else DRAWN, **more)
+        needs=(title, "taef2") if title else (), also=() if title else DRAWN)
 
 
 def _real(record: str, title: str, category: str, seeds: str, minutes: int,
@@ -133,8 +136,7 @@ EXPERIMENTS = [
     _real("loco_juice_bottle", "juice bottle", "loco_juice_bottle", "0 1", 60),
     _real("mtd_by_tile", "tiles", "mtd", "0 1", 80),
     *(_real(*small, vae=vae) for small in (
-        ("hazelnut", "hazelnut", "hazelnut", "0 1 2", 30,
-         " held_out=0.3 neighbours=10"),
+        ("hazelnut", "hazelnut", "hazelnut", "0 1 2", 30, FEW),
         ("deeppcb", "deeppcb", "deeppcb", "0 1 2", 40)) for vae in ("taef2", "taesd")),
     Experiment(
         "receipts/products", f"the products, method and extension, {SIZE}",
@@ -164,10 +166,10 @@ EXPERIMENTS = [
         ("python book/tools/beyond.py",), "", 1, "0, 1, 2",
         tables=("beyond", "beyond_short", "beyond_surely", "beyond_sets",
                 "beyond_differences", "overview")),
-    *(_ablation(name, "{products}", "embedded", 60 if name == "board" else 25)
-      for name in PRODUCTS),
-    _ablation("loco_juice_bottle", "{data}", "{taef2}", 35,
-              needs=("juice bottle", "taef2")),
+    *(_ablation(name, 60 if name == "board" else 25) for name in PRODUCTS),
+    _ablation("loco_juice_bottle", 35, "juice bottle"),
+    _ablation("hazelnut", 30, "hazelnut", FEW),
+    _ablation("deeppcb", 30, "deeppcb"),
     Experiment(
         "training_time", "shorter trainings, and other ones, judged", TRAINING,
         ("ddad data make {products}",

@@ -9,6 +9,8 @@ from PIL import Image
 from ddad.cli import main
 from ddad.synthetic import products, surface
 
+pytest_plugins = ["cli_fixtures"]
+
 
 def test_check_data(product, tmp_path, capsys):
     assert main(["data", "check", str(product), "--size", "64"]) == 0
@@ -66,7 +68,9 @@ def test_make_a_photographed_surface(tmp_path, monkeypatch, capsys):
     assert "unknown surface 'sand'" in capsys.readouterr().err
 
 
-def test_a_report_does_not_take_the_place_of_the_data(product, refused):
+def test_a_report_does_not_take_the_place_of_the_data(product, refused, monkeypatch):
+    monkeypatch.setattr("ddad.data.check.check",
+                        lambda *_, **__: pytest.fail("read before it was refused"))
     assert "is a folder; give a file" in refused("data", "check", product, "--size", 64,
                                                  "--report", product)
     assert (product / "train" / "good").is_dir()
