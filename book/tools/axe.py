@@ -15,11 +15,29 @@ document.querySelectorAll('article details').forEach(e => { e.open = true; });
 document.querySelectorAll('article .toggle-hidden')
   .forEach(e => e.classList.remove('toggle-hidden'));
 """
+# Thousands of words of code and cells of tables are coloured by the same few classes:
+# of those alike, within elements alike, the first stays.
+THIN = """
+const seen = new Set();
+const style = e => e.tagName + e.getAttribute('class') + e.getAttribute('style');
+const within = e => e && e !== document.body ? style(e) + within(e.parentElement) : '';
+for (const e of document.querySelectorAll('pre, tbody')) {
+  const place = within(e);
+  e.replaceChildren(...[...e.childNodes].filter(child => {
+    if (child.nodeType !== Node.ELEMENT_NODE) return true;
+    const key = place + [child, ...child.querySelectorAll('*')].map(style);
+    return !seen.has(key) && seen.add(key);
+  }));
+}
+"""
+COLOURS = ("color-contrast", "link-in-text-block")
 RUN = """
-const [all, done] = arguments;
+const [rules, only, done] = arguments;
 const options = {resultTypes: ['violations'], preload: false};
-if (!all) {
-  options.runOnly = {type: 'rule', values: ['color-contrast', 'link-in-text-block']};
+if (only) {
+  options.runOnly = {type: 'rule', values: rules};
+} else {
+  options.rules = Object.fromEntries(rules.map(rule => [rule, {enabled: false}]));
 }
 // thousands of elements, coloured as the text around them
 axe.run({exclude: ['mjx-container']}, options).then(
@@ -41,10 +59,13 @@ def script() -> str:
 
 
 def violations(driver, axe: str, every_rule: bool) -> list[str]:
-    """The serious and critical ones of the page that is shown; else those of colour
-    only, the rules that a page may break anew when it turns dark.
+    """The serious and critical ones of the page that is shown, which is thinned by it;
+    else those of colour only, the rules that a page may break anew when it turns dark.
     """
+    said = []
     if every_rule:
         driver.execute_script(UNFOLD)
         driver.execute_script(axe)
-    return driver.execute_async_script(RUN, every_rule)
+        said = driver.execute_async_script(RUN, COLOURS, False)
+        driver.execute_script(THIN)
+    return said + driver.execute_async_script(RUN, COLOURS, True)

@@ -193,6 +193,15 @@ def first_page() -> list[str]:
     return [f"{said}, more than {FIRST / 1000:.0f}"] * (packed > FIRST)
 
 
+def shoot(driver, width: int, to: Path) -> None:
+    """Pictures of the page that is shown, TO_WIDTH_SCHEME.png; light, at the end."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    for scheme in reversed(SCHEMES):
+        screen(driver, width, scheme)
+        shot = Path(f"{to}_{width}_{scheme}.png")
+        shot.write_bytes(whole_page(driver, width, scheme))
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -225,10 +234,8 @@ def fails(driver, name: str, width: int, host: str, axe: str, pictures: Path | N
         screen(driver, width, scheme)
         first = scheme == SCHEMES[0]
         said = opened() if first else []        # another scheme needs no other page
-        if pictures:
-            pictures.mkdir(parents=True, exist_ok=True)
-            shot = pictures / f"{Path(name).name}_{width}_{scheme}.png"
-            shot.write_bytes(whole_page(driver, width, scheme))
+        if pictures and first:                  # axe leaves less of it
+            shoot(driver, width, pictures / Path(name).name)
         said += violations(driver, axe, every_rule=first)
         said += complaints(driver) + strangers(driver, host)
         print(f"{name}, {width} px, {scheme}: " + ("; ".join(said) or "fine"),
