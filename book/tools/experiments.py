@@ -75,8 +75,9 @@ def _product(name: str) -> Experiment:
 def _ablation(name: str, minutes: int, title: str = "", more: str = "") -> Experiment:
     """title: of a real set; empty: a drawn product."""
     first = () if title else ("ddad data make {products}",)
-    data, vae = ("{data}", "{taef2}") if title else ("{products}", "embedded")
-    line = f"ddad ablate {data}/{name} {{out}} --vae {vae} --seeds 0 {AT_128}{more}"
+    data = f"{{data}}/{FOLDERS[title]}" if title else f"{{products}}/{name}"
+    vae = "{taef2}" if title else "embedded"
+    line = f"ddad ablate {data} {{out}} --vae {vae} --seeds 0 {AT_128}{more}"
     # the wide U-Net of pixels takes as long as all else: on one product
     if name != "board":
         line += " --variants " + " ".join(f'"{one}"' for one in VARIANTS
@@ -170,6 +171,7 @@ EXPERIMENTS = [
     _ablation("loco_juice_bottle", 35, "juice bottle"),
     _ablation("hazelnut", 30, "hazelnut", FEW),
     _ablation("deeppcb", 30, "deeppcb"),
+    _ablation("mtd", 60, "tiles"),
     Experiment(
         "training_time", "shorter trainings, and other ones, judged", TRAINING,
         ("ddad data make {products}",
