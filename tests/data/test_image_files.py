@@ -15,7 +15,7 @@ import torch
 from conftest import TINY, good_images, same_weights, save_image, tiny, tiny_vae
 from PIL import Image, ImageFile
 
-from ddad import Detector, detector
+from ddad import Detector, calibration, detector
 from ddad.cli import main
 from ddad.cli.detector import asked_of
 from ddad.data import images as reading
@@ -107,7 +107,10 @@ def test_patches_are_drawn_as_from_all_of_them(files, few_at_once):
         torch.testing.assert_close(drawn, rows[order[:most]], rtol=0, atol=0)
 
 
-def test_a_calibration_chooses_the_same(files, few_at_once):
+def test_a_calibration_chooses_the_same(files, few_at_once, monkeypatch):
+    for name, few in (("T_MAX", (80, 320)), ("LAMBDA", (0.0, 0.5)), ("DEFECTS", 16),
+                      ("GUIDANCE", (0.33,))):
+        monkeypatch.setattr(calibration, name, few)
     settings = tiny(image_size=32, held_out=0.3, calibration_images=8, tune_epochs=0)
     of = [learned(images, settings, calibrate=True).settings
           for images in (files, read_images(files, 32))]

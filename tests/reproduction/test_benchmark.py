@@ -79,7 +79,9 @@ def test_candidates_make_the_same_table_together(fitted, product, monkeypatch,
     monkeypatch.setattr(rivals, "make", lambda root: root.exists() or shutil.copytree(
         product, root / "board"))
     monkeypatch.setattr(rivals.Detector, "from_pretrained", lambda path, device: fitted)
-    for name, few in (("T_MAX", (40, 80)), ("BLUR", (0.0,)), ("LAMBDA", (0.0, 1.0))):
+    for name, few in (("T_MAX", (40, 80)), ("BLUR", (0.0,)), ("LAMBDA", (0.0, 1.0)),
+                      ("SMALLEST_BIN", (0.2,)), ("GUIDANCE", (0.33,)),
+                      ("DEFECTS", 16)):
         monkeypatch.setattr(calibration, name, few)
     found = rivals.candidates(tmp_path / "images", "cpu", "laptop")
     assert [row["same"] for row in found["rows"].values()] == [True, True]
