@@ -120,11 +120,12 @@ clean:
 # An empty file notes what the environment holds; it is made again when the lock or the
 # dependencies change.
 $(VENV)/dev: requirements.lock pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $(LOCK) -e ".[dev]"
+	@$(BIN)/python book/tools/before_pip.py $(LOCK)
+	$(BIN)/python -m pip install $(LOCK) -e ".[dev]"
 	touch $@
 
 $(VENV)/book: $(VENV)/dev
-	$(BIN)/python -m pip install --quiet $(LOCK) -e ".[dev,book]"
+	$(BIN)/python -m pip install $(LOCK) -e ".[dev,book]"
 	touch $@
 
 # Environments apart, so that what they hold is not among the locked packages.
