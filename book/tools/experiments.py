@@ -176,8 +176,10 @@ EXPERIMENTS = [
         "training_time", "shorter trainings, and other ones, judged", TRAINING,
         ("ddad data make {products}",
          "python book/tools/training_time.py {out} --of {products}/board embedded "
-         "--of {data}/loco_juice_bottle {taef2} --seeds 0 " + AT_128),
-        "training_time.json", 60, needs=("juice bottle", "taef2"),
+         "--of {data}/loco_juice_bottle {taef2} --seeds 0 " + AT_128,
+         "python book/tools/training_time.py {out} --of {products}/board embedded "
+         "--of {data}/loco_juice_bottle {taef2} --seeds 1 --combined " + AT_128),
+        "training_time.json", 110, "0, 1", ("juice bottle", "taef2"),
         tables=("training_time", "training_time_answer")),
     Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,

@@ -2,8 +2,9 @@
 held-out images with synthetic defects, beside that on test images, against time.
 
     python book/tools/training_time.py OUT --of DATA VAE [--of ..] [--seeds 0 1]
-        [--set NAME=VALUE ..]
+        [--combined] [--set NAME=VALUE ..]
 
+With --combined the whole training and the combination of others are all that is run.
 DATA: a product's folder; VAE: as `ddad train --vae`. The training of the settings is
 the first; its detector is calibrated and its features are fine-tuned, and every other
 U-Net is judged with these constants and these features. So the others differ from it by
@@ -49,10 +50,12 @@ from ddad.synthetic.defects import Trial
 
 NAME = "training_time"                  # of the record
 WHOLE, MIN_SNR = "as it is", "min-SNR weights"
+COMBINED = "lower half, half batch, twice rate"
 GAMMA = 5.0                             # Hang et al., ICCV 2023
 LENGTHS = (1, 2 / 3, 1 / 3, 1 / 6)      # of the settings' own
 THIRD = 1 / 3
-# another way, with a third of the images that the whole training sees
+# another way, with a third of the images that the whole training sees; COMBINED also
+# with two thirds
 OTHERS = {
     "the lower half of t": {"train_timesteps": 0.5},
     "noised patches": {"train_timesteps": 0.5, "masked_share": 0.5},
@@ -60,8 +63,7 @@ OTHERS = {
     "half the batch": {"train_batch": 0.5},
     "twice the rate": {"learning_rate": 2},
     # the three that are better than the plain one on both sets, on held-out images
-    "lower half, half batch, twice rate": {
-        "train_timesteps": 0.5, "train_batch": 0.5, "learning_rate": 2},
+    COMBINED: {"train_timesteps": 0.5, "train_batch": 0.5, "learning_rate": 2},
 }
 METRICS = ("i_auroc", "pro")
 # times the settings' own
@@ -85,8 +87,10 @@ def trainings(settings: Settings, steps: int) -> dict[tuple[str, float], Setting
         change = {key: type(getattr(settings, key))(getattr(settings, key) * value)
                   if key in TIMES else value for key, value in change.items()}
         batch = change.get("train_batch", settings.train_batch)
-        length = round(steps * THIRD * settings.train_batch / batch)
-        found[name, THIRD] = settings.change(train_length=f"{length} steps", **change)
+        for share in LENGTHS[1:3] if name == COMBINED else (THIRD,):
+            length = round(steps * share * settings.train_batch / batch)
+            found[name, share] = settings.change(train_length=f"{length} steps",
+                                                 **change)
     return found
 
 
@@ -176,19 +180,24 @@ class Today:
                 "on_test": {metric: result[metric] for metric in METRICS}}
 
 
-def rows_of(data: Path, settings: Settings, vae, out: Path, done: list[dict]
-            ) -> Iterator[dict]:
-    """A row for each training of one data set and seed that is not yet `done`."""
+def rows_of(data: Path, settings: Settings, vae, out: Path, done: list[dict],
+            combined: bool = False) -> Iterator[dict]:
+    """A row for each training of one data set and seed that is not yet `done`.
+
+    combined: of the whole one and those of COMBINED alone.
+    """
     identity = {"category": data.name, "seed": settings.seed}
     steps = settings.steps_for(len(load_train(data, settings)))
     asked = {key: s for key, s in trainings(settings, steps).items()
-             if not any(row["way"] == key[0] and row["share"] == key[1]
+             if (not combined or key == (WHOLE, 1) or key[0] == COMBINED)
+             and not any(row["way"] == key[0] and row["share"] == key[1]
                         and identity.items() <= row.items() for row in done)}
     if not asked:
         return
     today = Today.of(data, settings, vae, out)
     for (name, share), s in asked.items():
-        one = today.detector if share == 1 else today.other(name, s)
+        whole = (name, share) == (WHOLE, 1)
+        one = today.detector if whole else today.other(name, s)
         yield (identity | {"way": name, "share": share, "batch": s.train_batch}
                | today.judged(one) | {"settings": portable(one.settings)}
                | made_with(one, fingerprint(data), today.lies))
@@ -201,6 +210,7 @@ def main() -> None:
     options.add_argument("--of", nargs=2, action="append", required=True,
                          metavar=("DATA", "VAE"))
     options.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options.add_argument("--combined", action="store_true")
     options.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE")
     asked = options.parse_args()
     path = asked.out / f"{NAME}.json"
@@ -210,7 +220,8 @@ def main() -> None:
         for seed in asked.seeds:
             settings = preset("clean").parse(
                 [*asked.set, f"vae={name}", f"seed={seed}"])
-            for row in rows_of(Path(data), settings, vae, asked.out, rows[:]):
+            for row in rows_of(Path(data), settings, vae, asked.out, rows[:],
+                               asked.combined):
                 rows.append(row)
                 print(row["category"], seed, row["way"], f"{row['share']:.2f}",
                       flush=True)

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import training_time
-from training_time import THIRD, WHOLE
+from training_time import COMBINED, THIRD, WHOLE
 
 from ddad.noise_predictor import alpha_bar, epsilon_loss
 from ddad.settings import preset
@@ -17,6 +17,7 @@ def test_every_other_training_sees_a_third_of_the_images():
             1500 * 16 * share, abs=8), name
     assert asked["the lower half of t", THIRD].train_timesteps == 500
     assert asked["half the batch", THIRD].train_batch == 8
+    assert asked[COMBINED, 2 / 3].train_length == "2000 steps"
     assert asked["twice the rate", THIRD].learning_rate == 2 * s.learning_rate
 
 
