@@ -180,7 +180,7 @@ EXPERIMENTS = [
          "python book/tools/training_time.py {out} --of {products}/board embedded "
          "--of {data}/loco_juice_bottle {taef2} --seeds 1 --combined " + AT_128),
         "training_time.json", 110, "0, 1", ("juice bottle", "taef2"),
-        tables=("training_time", "training_time_answer")),
+        tables=("training_time", "training_time_answer", "training_time_combined")),
     Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,
         ("ddad bench {out}", "ddad bench {out} --scale paper --only training",

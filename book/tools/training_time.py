@@ -247,8 +247,19 @@ def ways(rows: list[dict]) -> dict[tuple[str, float], float]:
     return found
 
 
+def complete(rows: list[dict]) -> list[dict]:
+    """Those of the seeds with which every training was run."""
+    keys = {(row["way"], row["share"]) for row in rows}
+    has = {}
+    for row in rows:
+        has.setdefault((row["category"], row["seed"]), set()).add(
+            (row["way"], row["share"]))
+    return [row for row in rows if has[row["category"], row["seed"]] == keys]
+
+
 def by_way(rows: list[dict]) -> str:
     """A row a training: what it saw, its time, and both metrics on each data set."""
+    rows = complete(rows)
     sets, lines = [*dict.fromkeys(row["category"] for row in rows)], []
     for (way, share), seconds in ways(rows).items():
         line = [way, f"{share:.0%}", f"{seconds:.2f}"]
@@ -264,6 +275,7 @@ def answer(rows: list[dict]) -> str:
     """What a third of the training loses, and what the best other one of its length
     does, by the held-out images.
     """
+    rows = complete(rows)
     sets = [*dict.fromkeys(row["category"] for row in rows)]
 
     def lost(way: str, on: str) -> dict[str, list[float]]:
@@ -287,11 +299,33 @@ def answer(rows: list[dict]) -> str:
             f"{told(lost(best, 'on_test'))}.")
 
 
+def combined(rows: list[dict]) -> str:
+    """A row a data set, seed and length of COMBINED: its time over that of the whole
+    training, and by how much each metric differs from that one's.
+    """
+    wholes = {(row["category"], row["seed"]): row for row in rows
+              if (row["way"], row["share"]) == (WHOLE, 1)}
+    lines = []
+    for row in sorted((row for row in rows if row["way"] == COMBINED),
+                      key=lambda row: (row["share"], row["category"], row["seed"])):
+        whole = wholes[row["category"], row["seed"]]
+        took = [one["training"]["cpu_seconds"] for one in (row, whole)]
+        lines.append([
+            f"{row['share']:.0%}", name_of(row["category"]), row["seed"],
+            f"{took[0] / took[1]:.2f}",
+            *(f"{row[on][metric] - whole[on][metric]:+.3f}"
+              for on in ("on_held_out", "on_test") for metric in METRICS)])
+    head = [f"{on}: {title}" for on in ("held out", "test")
+            for title in ("I-AUROC", "PRO")]
+    return table(["of the images", "data set", "seed", "time", *head], lines)
+
+
 def _of(make):
     return lambda: make(load(NAME)) if recorded(NAME) else "Not run yet."
 
 
-TABLES = {NAME: _of(by_way), f"{NAME}_answer": _of(answer)}
+TABLES = {NAME: _of(by_way), f"{NAME}_answer": _of(answer),
+          f"{NAME}_combined": _of(combined)}
 
 
 if __name__ == "__main__":

@@ -50,6 +50,17 @@ def row(way, share, i_auroc, seconds, seed=0):
             "on_test": {"i_auroc": 0.9, "pro": 0.7 + i_auroc / 10}}
 
 
+def test_a_table_has_the_seeds_of_every_training_and_another_pairs_them():
+    rows = [row(WHOLE, 1, 0.9, 60), row("noised patches", THIRD, 0.8, 21),
+            row(COMBINED, THIRD, 0.95, 30), row(WHOLE, 1, 0.6, 60, 1),
+            row(COMBINED, THIRD, 0.5, 33, 1)]
+    assert training_time.complete(rows) == rows[:3]
+    assert len(training_time.by_way(rows).splitlines()) == 7
+    first, second = training_time.combined(rows).splitlines()[-2:]
+    assert first == "| 33% | boards | 0 | 0.50 | +0.050 | +0.000 | +0.000 | +0.005 |"
+    assert second == "| 33% | boards | 1 | 0.55 | -0.100 | +0.000 | +0.000 | -0.010 |"
+
+
 def test_the_best_is_chosen_on_held_out_images():
     rows = [row(WHOLE, 1, 0.9, 60), row(WHOLE, 1, 0.8, 60, 1),
             row(WHOLE, THIRD, 0.7, 20), row(WHOLE, THIRD, 0.7, 22, 1),
