@@ -178,9 +178,13 @@ EXPERIMENTS = [
          "python book/tools/training_time.py {out} --of {products}/board embedded "
          "--of {data}/loco_juice_bottle {taef2} --seeds 0 " + AT_128,
          "python book/tools/training_time.py {out} --of {products}/board embedded "
-         "--of {data}/loco_juice_bottle {taef2} --seeds 1 --combined " + AT_128),
-        "training_time.json", 110, "0, 1", ("juice bottle", "taef2"),
-        tables=("training_time", "training_time_answer", "training_time_combined")),
+         "--of {data}/loco_juice_bottle {taef2} --seeds 1 --combined " + AT_128,
+         "python book/tools/training_time.py {out} --of {data}/hazelnut {taef2} "
+         "--seeds 0 --combined " + AT_128 + FEW),
+        "training_time.json", 125, "0, 1; 0 of hazelnut",
+        ("juice bottle", "hazelnut", "taef2"),
+        tables=("training_time", "training_time_answer", "training_time_combined",
+                "training_time_same")),
     Experiment(
         "bench", "what detection, training and metrics cost, CPU", BENCH,
         ("ddad bench {out}", "ddad bench {out} --scale paper --only training",

@@ -4,8 +4,11 @@ import torch
 import training_time
 from training_time import COMBINED, THIRD, WHOLE
 
+from ddad.cli.inspection import LAPTOP
 from ddad.noise_predictor import alpha_bar, epsilon_loss
 from ddad.settings import preset
+
+TRAINED = ("train_timesteps", "train_length", "train_batch", "learning_rate")
 
 
 def test_every_other_training_sees_a_third_of_the_images():
@@ -19,6 +22,14 @@ def test_every_other_training_sees_a_third_of_the_images():
     assert asked["half the batch", THIRD].train_batch == 8
     assert asked[COMBINED, 2 / 3].train_length == "2000 steps"
     assert asked["twice the rate", THIRD].learning_rate == 2 * s.learning_rate
+
+
+def test_inspect_has_the_training_that_the_page_recommends():
+    whole = preset("clean", train_batch=16, learning_rate=1e-3)
+    best = training_time.trainings(whole, 1500)[COMBINED, 2 / 3].as_dict()
+    assert set(LAPTOP) & set(TRAINED) == set(TRAINED)
+    assert {name: best[name] for name in TRAINED} == {
+        name: LAPTOP[name] for name in TRAINED}
 
 
 def test_min_snr_lowers_the_weight_of_little_noise_alone():
@@ -59,6 +70,12 @@ def test_a_table_has_the_seeds_of_every_training_and_another_pairs_them():
     first, second = training_time.combined(rows).splitlines()[-2:]
     assert first == "| 33% | boards | 0 | 0.50 | +0.050 | +0.000 | +0.000 | +0.005 |"
     assert second == "| 33% | boards | 1 | 0.55 | -0.100 | +0.000 | +0.000 | -0.010 |"
+    longer = [one | {"share": 2 / 3} if one["way"] == COMBINED else one for one in rows]
+    same = training_time.in_the_same_time(longer)
+    assert "in 0.53 of" in same and "1 data sets and 2 pairs" in same
+    assert "I-AUROC -0.025 (-0.100 to +0.050) and PRO +0.000" in same
+    other = [one | {"category": "nut"} for one in longer[-2:]]
+    assert "I-AUROC -0.062 (-0.100 to" in training_time.in_the_same_time(longer + other)
 
 
 def test_the_best_is_chosen_on_held_out_images():
