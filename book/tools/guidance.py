@@ -32,8 +32,9 @@ def effects(receipts: Receipts, metric: str) -> dict[str, list[Effect]]:
     ruled, measure, T = receipts[NAME], MEASURES[metric], preset("regional").T_max
     found: dict = {part: [] for part in PARTS}
     for category, test in ruled["test"].items():
+        # an ablation has the same test images, and no run of the method as it is
         calibrated = next((receipt for name, receipt in receipts.items()
-                           if name != NAME and category in receipt["test"]
+                           if name != NAME and (category, "clean") in entries(receipt)
                            and _images(receipt["test"][category]) == _images(test)),
                           None)
         if calibrated is None:

@@ -13,9 +13,8 @@ from .printing import left_out, promise, warn
 
 PRESET = "regional"
 HELD_OUT, MOST = 40, 0.4        # images held out where there are enough, as a share
-# what a CPU trains in minutes: see "A shorter training" in book/speed.md
-LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=8,
-              train_length="2000 steps", learning_rate=2e-3, train_timesteps=500)
+LAPTOP = dict(unet_channels=(32, 64, 96), neighbour_pool=4, train_batch=16,
+              train_length="1500 steps", learning_rate=1e-3)
 
 
 def add_inspect(commands) -> None:

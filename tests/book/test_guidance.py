@@ -48,6 +48,13 @@ def test_groups_that_one_receipt_alone_knows_are_drawn_for_both(planted):
     assert grouped.interval != alone.interval
 
 
+def test_an_ablation_of_the_same_images_does_not_take_the_place(planted):
+    before = guidance.by_set(planted)
+    runs = [run | {"preset": "full method"} for run in planted["a"]["runs"]]
+    first = {"ablation_a": planted["a"] | {"runs": runs}}
+    assert guidance.by_set(first | planted) == before
+
+
 def test_other_test_images_are_no_pair(planted):
     test = planted["a"]["test"]["a"]
     planted["a"]["test"]["a"] = test | {"image": test["image"][::-1]}
