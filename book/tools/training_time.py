@@ -331,9 +331,9 @@ def in_the_same_time(rows: list[dict]) -> str:
     told = [f"{over(lambda one, n=n: one[2][n]):+.3f} ({min(runs):+.3f} to "
             f"{max(runs):+.3f})" for n, runs in enumerate(zip(*(
                 above for *_, above in found)))]
-    return (f"*{COMBINED}* with two thirds of the images, in "
-            f"{over(lambda one: one[1]):.2f} of the whole training's time, on "
-            f"{len(sets)} data sets and {len(found)} pairs of trainings: I-AUROC "
+    return (f"In {over(lambda one: one[1]):.2f} of the whole training's time, "
+            f"*{COMBINED}* with two thirds of the images differs from it, on "
+            f"{len(sets)} data sets and {len(found)} pairs of trainings, by I-AUROC "
             f"{told[0]} and PRO {told[1]} on held-out images, {told[2]} and {told[3]} "
             "on the test images. In brackets: the lowest and the highest.")
 

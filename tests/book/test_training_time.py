@@ -61,7 +61,7 @@ def test_a_table_has_the_seeds_of_every_training_and_another_pairs_them():
     assert second == "| 33% | boards | 1 | 0.55 | -0.100 | +0.000 | +0.000 | -0.010 |"
     longer = [one | {"share": 2 / 3} if one["way"] == COMBINED else one for one in rows]
     same = training_time.in_the_same_time(longer)
-    assert "in 0.53 of" in same and "1 data sets and 2 pairs" in same
+    assert "In 0.53 of" in same and "1 data sets and 2 pairs" in same
     assert "I-AUROC -0.025 (-0.100 to +0.050) and PRO +0.000" in same
     other = [one | {"category": "nut"} for one in longer[-2:]]
     assert "I-AUROC -0.062 (-0.100 to" in training_time.in_the_same_time(longer + other)
