@@ -25,15 +25,13 @@ def planned(options: list[str]) -> list[str] | None:
 
 def told(packages: list[str] | None) -> str:
     """What to read before the download begins; empty where PyTorch is there already."""
-    if packages is None:
-        return "Packages are downloaded now, PyTorch among them: this takes minutes."
-    if "torch" not in packages:
+    if packages is not None and "torch" not in packages:
         return ""
     said = "Packages are downloaded now, PyTorch among them: this takes minutes."
-    if any(name.startswith(("nvidia-", "cuda-")) for name in packages):
+    if any(name.startswith(("nvidia-", "cuda-")) for name in packages or ()):
         said += ("\nPyTorch brings CUDA here, 2 GB or more. Without an NVIDIA GPU you "
-                 f"do not need it: stop (Ctrl-C), and begin again with\n    {CPU} make "
-                 "..")
+                 "do not need it: stop (Ctrl-C), and say so before the same command:\n"
+                 f"    {CPU} make demo")
     return said
 
 

@@ -1,4 +1,6 @@
 """Trainings compared: what is asked of each, the other objective, and the answer."""
+from pathlib import Path
+
 import pytest
 import torch
 import training_time
@@ -19,6 +21,21 @@ def test_every_other_training_sees_a_third_of_the_images():
     assert asked["half the batch", THIRD].train_batch == 8
     assert asked[COMBINED, 2 / 3].train_length == "2000 steps"
     assert asked["twice the rate", THIRD].learning_rate == 2 * s.learning_rate
+
+
+def test_combined_asks_for_no_other_training(monkeypatch):
+    s = preset("clean", train_length="1500 steps", seed=3)
+    monkeypatch.setattr(training_time, "load_train", lambda *_: range(100))
+    monkeypatch.setattr(training_time.Today, "of", lambda *_: pytest.fail("one more"))
+    done = [{"category": "nut", "seed": 3, "way": way, "share": share} for way, share in
+            ((WHOLE, 1), (COMBINED, 2 / 3), (COMBINED, THIRD))]
+    rows_of = lambda some, **how: list(training_time.rows_of(
+        Path("nut"), s, None, Path("out"), some, **how))
+    assert rows_of(done, combined=True) == []
+    for some, how in ((done, {}), (done[1:], {"combined": True}),
+                      (done[:2], {"combined": True})):
+        with pytest.raises(pytest.fail.Exception, match="one more"):
+            rows_of(some, **how)
 
 
 def test_min_snr_lowers_the_weight_of_little_noise_alone():
