@@ -35,7 +35,8 @@ export class View {
     this.root.style.setProperty("--score", Math.min(score / (2 * (threshold ?? score)), 1));
     const from = {image: `so the picture is denoised from step ${T_hat}`, static: `but static, so the picture is denoised from step ${T_hat}`,
       region: `so its regions are denoised from steps up to ${T_hat}`}[settings.step_rule];
-    this.get("note").textContent = `Bin ${b} of ${settings.bins}, ${from}. Computed in ${seconds.toFixed(2)} s by `
+    const first = settings.step_rule === "region" ? "Of the farthest region: bin" : "Bin";
+    this.get("note").textContent = `${first} ${b} of ${settings.bins}, ${from}. Computed in ${seconds.toFixed(2)} s by `
       + `${this.facts.device === "webgpu" ? "WebGPU" : "WebAssembly on one thread"}.`;
   }
 

@@ -232,6 +232,9 @@ def answer(found: list[Row]) -> str:
                      for word, of in which.items())
     told += "".join(f"\n- *On real sets alone*: {on_real_sets(row)}."
                     for row in which[verdicts.CONFIRMED])
+    if alone := sum(map(bool, map(if_alone, found))):
+        figures += (f". {alone} of the open ones would be decided, were each the only "
+                    "claim; corrected for the number of claims they are not")
     return (f"Of {len(found)} figures that can be tested here, {tested} have runs: "
             f"{figures}. {counted[TO_BE_RUN]} figures wait for their runs, and "
             f"{len(not_run())} claims, on the paper's own data, cannot be tested "

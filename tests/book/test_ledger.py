@@ -126,6 +126,7 @@ def test_p_values_are_corrected_for_the_rows_that_have_one():
     below = ledger.judged(losses)[0]
     assert ledger.verdict(below) == "open; contradicted if it were the only claim"
     said = ledger.answer(ledger.judged(losses))
+    assert "15 open. 1 of the open ones would be decided, were each" in said
     assert said.endswith("- *Contradicted if it were the only claim*: “Loss” (PRO).")
 
 
