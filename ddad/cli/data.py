@@ -79,6 +79,7 @@ def run_check(options: Namespace) -> int:
     from ..data.check import check
     from ..data.fetch import check_dataset
     from ..runtime.files import a_file
+    alone = False
     if options.name:
         if options.report:
             raise ValueError("--report is of one product's folder; leave out --name")
@@ -87,8 +88,11 @@ def run_check(options: Namespace) -> int:
         if options.report:
             a_file(options.report)                  # rather now than after the reading
         report = check(options.data, options.size)
+        # images as they lie in one folder are to learn from, and nothing else
+        alone = (report["usable_for"] == ["train"]
+                 and not (options.data / "train").exists())
     if options.report:
         from ..deploy.report import write_check
         write_check(report, options.data, options.report)
     print(json.dumps(report, indent=1, ensure_ascii=False))
-    return 0 if report["usable"] else 1
+    return 0 if report["usable"] or alone else 1

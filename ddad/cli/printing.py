@@ -31,10 +31,11 @@ def best(results: dict[str, dict]) -> str:
     by_metric = []
     for metric in ("i_auroc", "pro"):
         value = max(row[metric] for row in results.values())
-        name = [name for name, row in results.items() if row[metric] == value][-1]
-        by_metric.append(f"by {COLUMNS[metric]} {name}, {value:.4f}")
-    return (f"ahead: {'; '.join(by_metric)}. Where a simpler method is ahead, use that "
-            "one")
+        *level, name = [name for name, row in results.items() if row[metric] == value]
+        by_metric.append(f"by {COLUMNS[metric]} {name}, {value:.4f}"
+                         + (f", level with {len(level)} more" if level else ""))
+    return (f"ahead: {'; '.join(by_metric)}. Where a simpler method is ahead in what "
+            "you need, use that one")
 
 
 def kept(detector, flagged: int, good: int) -> str:

@@ -169,4 +169,4 @@ def write_expectation(path: Path, name: str, promise: str, detector: Detector,
     write_text(path, page(f"Detector of {name}", [
         *(first if fails else []), answer(promise), learned,
         "<h2>Scores of good images it had not seen</h2>",
-        histogram(detector), *parts, "<h2>What it learned from</h2>", *shown]))
+        histogram(detector), *parts, "<h2>The images it was given</h2>", *shown]))

@@ -33,11 +33,11 @@ def test_a_folder_of_pictures_alone_is_checked_as_good_ones(product, tmp_path, c
     assert "1 images (wide.png) have another size than most good ones, 64 x 64" in said
     assert "17 images (000.png, 001.png, 002.png, ..) are smaller than the 72" in said
     (photos / "nothing.png").unlink()
-    main(["data", "check", str(photos), "--size", "64"])
+    assert main(["data", "check", str(photos), "--size", "64"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["usable_for"] == ["train"] and "smaller than" not in str(report)
     (photos / "test").mkdir()                       # a layout after all
-    main(["data", "check", str(photos)])
+    assert main(["data", "check", str(photos)]) == 1
     assert json.loads(capsys.readouterr().out)["train"] == {}
 
 

@@ -61,8 +61,9 @@ def test_the_best_is_named_and_of_equal_ones_the_simpler():
     rows = {"this detector": {"i_auroc": 0.9, "pro": 0.8},
             "PatchCore": {"i_auroc": 0.9, "pro": 0.7},
             "PaDiM": {"i_auroc": 0.8, "pro": 0.1}}
-    assert best(rows) == ("ahead: by I-AUROC PatchCore, 0.9000; by PRO this detector, "
-                          "0.8000. Where a simpler method is ahead, use that one")
+    assert best(rows) == ("ahead: by I-AUROC PatchCore, 0.9000, level with 1 more; by "
+                          "PRO this detector, 0.8000. Where a simpler method is ahead "
+                          "in what you need, use that one")
 
 
 @pytest.mark.parametrize("held_out", [19, 40])
