@@ -54,9 +54,9 @@ FOLDERS = {"juice bottle": "loco_juice_bottle", "tiles": "mtd_by_tile/mtd",
            "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
 
 # of the real sets and the ablations: what two cores can make again
-AT_128 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
-         '"train_length=1500 steps" learning_rate=0.001 precision=bfloat16 ' \
-         "train_precision=bfloat16"
+FLOAT32 = '--set image_size=128 neighbour_pool=4 unet_channels=[32,64,96] ' \
+          '"train_length=1500 steps" learning_rate=0.001'
+AT_128 = FLOAT32 + " precision=bfloat16 train_precision=bfloat16"
 SIZE = "128 pixels, 1500 steps"
 FEW = " held_out=0.3 neighbours=10"         # where good images are few
 OF_A_PRODUCT = ("overview", "baselines", "by_size", "at_threshold", "settings",
@@ -94,7 +94,7 @@ def _real(record: str, title: str, category: str, seeds: str, minutes: int,
     folder = Path("{data}", FOLDERS[title]).parent.as_posix()
     line = f"ddad reproduce {record} {folder} {{out}} --categories {category} " \
            f"--presets clean regional --seeds {seeds} --calibrate --vae {{{vae}}} " \
-           f"{AT_128}{more}"
+           f"{FLOAT32 if vae == 'taesd' else AT_128}{more}"
     shown = ("autoencoders",)
     if vae == "taef2":
         shown += ("overview", "real", "at_threshold", "settings")

@@ -163,6 +163,9 @@ def main() -> int:
     paths = [path.resolve() for path in given.notebooks] or NOTEBOOKS
     if given.what == "update":
         paths = [p for p in paths if not is_current(nbformat.read(p, 4), package)]
+    # the longest first: at the end no core is left without one
+    took = json.loads(RECORD.read_text(encoding="utf-8"))
+    paths = sorted(paths, key=lambda path: -took.get(path.stem, {}).get("seconds", 0))
     # one core a notebook: threads that wait for one another cost more
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     # where kernels find figure_text

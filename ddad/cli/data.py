@@ -78,7 +78,7 @@ def add_check(actions) -> None:
 def run_check(options: Namespace) -> int:
     from ..data.check import check
     from ..data.fetch import check_dataset
-    from ..runtime.files import a_file
+    from ..runtime.files import not_a_folder
     alone = False
     if options.name:
         if options.report:
@@ -86,7 +86,7 @@ def run_check(options: Namespace) -> int:
         report = check_dataset(options.name, options.data, options.size)
     else:
         if options.report:
-            a_file(options.report)                  # rather now than after the reading
+            not_a_folder(options.report)            # rather now than after the reading
         report = check(options.data, options.size)
         # images as they lie in one folder are to learn from, and nothing else
         alone = (report["usable_for"] == ["train"]

@@ -19,7 +19,16 @@ from .options import (
     network_options,
     settings_options,
 )
-from .printing import best, kept, left_out, no_threshold, promise, table, warn
+from .printing import (
+    best,
+    kept,
+    left_out,
+    no_threshold,
+    number,
+    promise,
+    table,
+    warn,
+)
 
 # --preset with --from: what keeps a detector as it is, and what keeps its U-Net alone
 AS_IT_IS, ONE_UNET = (None, "fast"), ("clean", "regional", "one-call")
@@ -229,7 +238,7 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     earlier = f", with {others} of earlier runs" if others else ""
     above = (f"{flagged} above the threshold" if detector.threshold is not None else
              f"scored, with no threshold to be above: {no_threshold(detector)}")
-    print(f"{len(these) - len(refused)} images, {above}; results in "
+    print(f"{number(len(these) - len(refused), 'image')}, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
     if of_p := limits(detector, these):
         print(of_p, flush=True)
@@ -269,16 +278,17 @@ def run_evaluate(options: Namespace) -> None:
     from ..evaluation.scoring import evaluate, lacking
     from ..reproduction.runs import by_area, fingerprint, made_with, measured, portable
     from ..reproduction.tables import BASELINES
-    from ..runtime.files import a_file, write_json
+    from ..runtime.files import not_a_folder, write_json
     from ..runtime.manifest import RESULTS
     detector = chosen_detector(options)
     settings = detector.settings
     test = load_test(options.data, settings)
     out = options.out or options.model / RESULTS
-    a_file(out)
-    if (reason := lacking(test)) and (options.baselines or options.regret):
-        raise ValueError(f"{options.data}: {reason}; leave out --baselines and "
-                         "--regret")
+    not_a_folder(out)
+    reason, both = lacking(test), 0 < test.labels.sum() < len(test.labels)
+    if reason and (options.regret or options.baselines and not both):
+        left = "--baselines and --regret" if not both else "--regret"
+        raise ValueError(f"{options.data}: {reason}; leave out {left}")
     _tell_of(options.data, test, settings)
     data = fingerprint(options.data)                # refused now, or not at all
     if options.compile:
@@ -331,8 +341,9 @@ def _tell_of(root: Path, test, settings) -> None:
     if reason := lacking(test):
         warn(reason)
     elif empty:
-        warn(f"{empty} defective images have a mask that is empty, at "
-             f"{settings.image_size} pixels a side: their pixels count as good")
+        warn(f"{empty} of {number(int(test.labels.sum()), 'defective image')} without "
+             f"a mark in the mask, at {settings.image_size} pixels a side: their "
+             "pixels count as good")
     left_out(root, set(test.paths), ("test",))
 
 

@@ -30,7 +30,9 @@ def best(results: dict[str, dict]) -> str:
     """
     by_metric = []
     for metric in ("i_auroc", "pro"):
-        value = max(row[metric] for row in results.values())
+        if None in (values := [row[metric] for row in results.values()]):
+            continue                                    # PRO, where there is no mask
+        value = max(values)
         *level, name = [name for name, row in results.items() if row[metric] == value]
         by_metric.append(f"by {COLUMNS[metric]} {name}, {value:.4f}"
                          + (f", level with {len(level)} more" if level else ""))
@@ -57,6 +59,11 @@ def kept(detector, flagged: int, good: int) -> str:
             f"{most} in 19 of 20 cases, with {M} held-out images)")
 
 
+def number(n: int, what: str) -> str:
+    """So many of what adds an s where they are not one."""
+    return f"{n} {what}" + "s" * (n != 1)
+
+
 def warn(said: str) -> None:
     """What the user should know and that stops nothing."""
     print(f"warning: {said}", file=sys.stderr)
@@ -81,13 +88,14 @@ def no_threshold(detector) -> str:
 
 def promise(detector) -> str:
     """A detector's threshold, and the false alarms to expect of it."""
-    from ..conformal import expected, promised
+    from ..conformal import expected, promised, rank
     if detector.threshold is None:
         return f"no threshold: {no_threshold(detector)}"
     M, rate = len(detector.held_out_scores), detector.settings.false_alarms
     mean, low, high = expected(M, rate)
-    said = (f"threshold {detector.threshold:.4g}, from {M} held-out images: "
-            f"{promised(M, rate):.1%} false alarms promised; over draws of so many "
+    largest = ", the largest of them" if rank(M, rate) == 1 else ""
+    said = (f"threshold {detector.threshold:.4g}, from the scores of {M} held-out "
+            f"images{largest}: {promised(M, rate):.1%} false alarms promised; over draws of so many "
             f"images {mean:.1%} on average, and {low:.1%} to {high:.1%} in nine of ten")
     if M == detector.record.get("held_out"):
         said += "; only roughly, as constants and ranges come from the same images"

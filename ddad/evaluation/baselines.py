@@ -114,10 +114,10 @@ def over_seeds(rows: list[dict]) -> dict:
     """The means of rows that differ by their seed; the metrics of each, and what they
     are made of.
     """
-    means = {name: mean(row[name] for row in rows) for name in rows[0]
-             if name not in ("seed", *PARTS)}
-    return means | {"seeds": [{name: row[name] for name in ("seed", *METRICS, *PARTS)}
-                              for row in rows]}
+    means = {name: None if value is None else mean(row[name] for row in rows)
+             for name, value in rows[0].items() if name not in ("seed", *PARTS)}
+    kept = [name for name in ("seed", *METRICS, *PARTS) if name in rows[0]]
+    return means | {"seeds": [{name: row[name] for name in kept} for row in rows]}
 
 
 # --- one call of the U-Net

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..data.product import TestSet
 from ..detector import Detector, Prediction
-from .by_image import parts
+from .by_image import parts, short
 from .metrics import MEASURED, PixelRanking, f1_max, measure, pro_200
 
 
@@ -85,9 +85,12 @@ def youden(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def summary(scores: Tensor, A: Tensor, test: TestSet) -> dict:
     """I-AUROC, P-AUROC and exact PRO of scores (N,) and maps (N, H, W), and what they
-    are made of for each image: `by_image.parts`.
+    are made of for each image: `by_image.parts`. Without any mask what needs none.
     """
     masks, score = test.masks > 0.5, scores.numpy()
+    if not masks.any():
+        return {name: of_images(score, test.labels, None)[name]
+                for name in ("i_auroc", "p_auroc", "pro")} | {"score": short(score)}
     ranking = PixelRanking(A.numpy(), masks)
     return {"i_auroc": float(roc_auc_score(test.labels, score)),
             "p_auroc": ranking.auroc(), "pro": ranking.pro(0.3),

@@ -79,10 +79,12 @@ def _constants(detector: Detector, held_out: Images, test: TestSet) -> list[dict
     dynamic, rows = varied(detector, PATHS["dynamic steps"], held_out), []
     found = dynamic.predict(test.images)
     for change in constants(dynamic.settings):
-        variant = varied(dynamic, change, held_out)
-        # lambda only weighs the maps that are there
-        again = "lam" not in change
-        seen = variant.predict(test.images) if again else variant.weigh(found)
+        if "lam" in change:             # it only weighs the maps that are there
+            variant = dynamic.under(dynamic.settings.change(**change))
+            seen = variant.weigh(found)
+        else:
+            variant = _changed(dynamic, change, held_out)
+            seen = variant.predict(test.images)
         had = {name: getattr(dynamic.settings, name) for name in change}
         rows.append({"changed": change, "had": had}
                     | summary(seen.score, seen.map, test))
@@ -93,14 +95,19 @@ def varied(detector: Detector, change: dict, held_out: Images) -> Detector:
     """The detector under other settings, with bins, ranges and threshold made anew
     where the change reaches them.
     """
+    variant = _changed(detector, change, held_out)
+    variant.set_held_out_scores(split(held_out, variant.settings)[1])
+    return variant
+
+
+def _changed(detector: Detector, change: dict, held_out: Images) -> Detector:
+    """`varied`, whose threshold nobody asks for."""
     variant = detector.under(detector.settings.change(**change))
     if "neighbours" in change:
         s = variant.settings
         y = detector.memory_bank.y
         variant.memory_bank = MemoryBank.fit(y, s.neighbours, s.self_neighbour)
-    for_ranges, for_threshold = split(held_out, variant.settings)
-    variant.set_ranges(for_ranges, keep=False)
-    variant.set_held_out_scores(for_threshold)
+    variant.set_ranges(split(held_out, variant.settings)[0], keep=False)
     return variant
 
 

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import Tensor, nn
 
 from . import processes
+from .devices import tell_if_slow
 from .errors import ModelError
 from .graphs import captured
 
@@ -51,6 +52,7 @@ class Networks:
     def __init__(self, vae, unet: nn.Module | None, phi: nn.Module,
                  device: torch.device | str = "cpu", precision: str = "float32"):
         self.device, self.precision = torch.device(device), precision
+        tell_if_slow(self.device, precision)
         if isinstance(vae, nn.Module):
             vae = vae.eval().requires_grad_(False)
         self.vae = self._placed(vae)
@@ -198,6 +200,7 @@ def trainable(unet: nn.Module, device: torch.device, precision: str) -> tuple:
     processes: see `processes.prepare`.
     """
     network, launched = processes.prepare(unet)
+    tell_if_slow(device, precision)
 
     def eps_theta(z_t: Tensor, t: Tensor) -> Tensor:
         with mixed(device, precision):

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+import warnings
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,6 +28,33 @@ def pick_device(name: str = "auto") -> torch.device:
     if kind not in has or not has[kind]() or not numbered:
         raise ValueError(f"device {name!r} is not available here; choose auto or cpu")
     return processes.own_device(torch.device(name))
+
+
+def tell_if_slow(device: torch.device, precision: str) -> None:
+    """Warns where the CPU takes longer in bfloat16 than in float32, as those without
+    instructions for it do.
+    """
+    if device.type == "cpu" and precision == "bfloat16" and (times := slower()) > 1.5:
+        warnings.warn(f"a convolution takes {times:.0f} times as long in bfloat16 as "
+                      "in float32 on this CPU; where the settings are yours to choose, "
+                      "set precision and train_precision to float32", stacklevel=3)
+
+
+@cache
+def slower() -> float:
+    """How many times as long a convolution of the U-Net takes in bfloat16 as in
+    float32 on this CPU: a probe of some milliseconds.
+    """
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        x, w = torch.ones(16, 64, 16, 16, dtype=dtype), torch.ones(64, 64, 3, 3).to(dtype)
+        runs = []
+        for _ in range(4):                          # the first one prepares
+            started = time.perf_counter()
+            torch.conv2d(x, w, padding=1)
+            runs.append(time.perf_counter() - started)
+        seconds[dtype] = min(runs)
+    return seconds[torch.bfloat16] / seconds[torch.float32]
 
 
 def peak_memory(device: torch.device) -> int:

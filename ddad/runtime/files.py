@@ -104,7 +104,7 @@ def sole_writer(lock: Path, target: Path, *others: Path):
         held.release()
 
 
-def a_file(path: Path) -> None:
+def not_a_folder(path: Path) -> None:
     """WriteError where a folder lies, which a file would take the place of."""
     if path.is_dir():
         raise WriteError(f"{path} is a folder; give a file, in it or elsewhere")
@@ -131,8 +131,8 @@ def replaceable(folder: Path, mark: str, own: set[str], what: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8, written whole or not at all: see `whole`. WriteError: see `a_file`."""
-    a_file(path)
+    """UTF-8, whole or not at all: see `whole`. WriteError: see `not_a_folder`."""
+    not_a_folder(path)
     with whole(path) as aside:
         aside.write_text(text, encoding="utf-8")
 

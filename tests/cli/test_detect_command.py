@@ -142,7 +142,7 @@ def test_an_image_that_has_changed_is_scored_again(
     capsys.readouterr()
     assert detect(model, new, out) == 0
     said = capsys.readouterr().out
-    assert said.startswith("1 images, ") and "with 4 of earlier runs" in said
+    assert said.startswith("1 image, ") and "with 4 of earlier runs" in said
 
 
 def test_a_half_written_last_line_is_done_again(model, square, tmp_path):

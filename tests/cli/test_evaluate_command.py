@@ -10,6 +10,7 @@ from PIL import Image
 from ddad import conformal
 from ddad.cli import main
 from ddad.cli.printing import best, kept
+from ddad.data.product import load_test, load_train
 from ddad.detector import Detector
 from ddad.evaluation import baselines, regret
 from ddad.evaluation.metrics import MEASURED
@@ -24,6 +25,12 @@ def evaluate(model, product):
         return main(["evaluate", str(model), str(product), "--device", "cpu",
                      *map(str, more)])
     return run
+
+
+def baselines_of(product, model) -> dict:
+    detector = Detector.from_pretrained(model, device="cpu")
+    s = detector.settings
+    return baselines.baselines(detector, load_train(product, s), load_test(product, s))
 
 
 def test_show(model, capsys, refused, tmp_path):
@@ -138,7 +145,16 @@ def test_what_is_defined_is_given_and_what_is_not_is_told(
     scores = dict(zip(right["images"]["image"], right["images"]["score"]))
     for name, score in zip(report["images"]["image"], report["images"]["score"]):
         assert score == pytest.approx(scores[name], rel=1e-5)
-    assert told in refused(*run, "--baselines")
+    if without == "ground_truth":
+        assert told in refused(*run, "--baselines", "--regret")
+        assert main([*run, "--out", str(out), "--baselines"]) == 0
+        assert "ahead: by I-AUROC " in capsys.readouterr().out
+        found = json.loads(out.read_text())["baselines"]
+        for name, row in baselines_of(product, model).items():
+            assert found[name]["i_auroc"] == pytest.approx(row["i_auroc"])
+            assert found[name]["pro"] is None and "overlap" not in found[name]
+    else:
+        assert told in refused(*run, "--baselines")
 
 
 def test_without_the_good_images_it_ends_before_the_work(
@@ -156,7 +172,7 @@ def test_empty_masks_are_told_of(model, product, tmp_path, capsys):
         Image.new("L", image.size).save(mask)
     assert main(["evaluate", str(model), str(copy), "--device", "cpu", "--out",
                  str(tmp_path / "r.json")]) == 0
-    assert "1 defective images have a mask that is empty" in capsys.readouterr().err
+    assert "1 of 4 defective images without a mark in the mask" in capsys.readouterr().err
 
 
 def test_an_evaluation_is_on_disk_before_anything_else_can_fail(

@@ -33,8 +33,8 @@ def test_train_says_what_the_threshold_promises(model, product, tmp_path, capsys
     # the largest of four scores: Beta(1, 4)
     threshold = load(tmp_path / "m").threshold
     assert said == (
-        f"threshold {threshold:.4g}, from 4 held-out images: 20.0% false alarms "
-        "promised; over draws of so many images 20.0% on average, and 1.3% to 52.7% in "
+        f"threshold {threshold:.4g}, from the scores of 4 held-out images, the largest "
+        "of them: 20.0% false alarms promised; over draws of so many images 20.0% on average, and 1.3% to 52.7% in "
         "nine of ten; only roughly, as constants and ranges come from the same images")
 
 

@@ -5,6 +5,8 @@ import sys
 import pytest
 import torch
 
+from ddad.runtime import devices
+from ddad.runtime.adapter import Networks, trainable
 from ddad.runtime.devices import pick_device
 
 
@@ -37,3 +39,18 @@ def test_a_device_that_this_machine_lacks(name):
         pytest.skip("it has one")
     with pytest.raises(ValueError, match=f"device '{name}' is not available"):
         pick_device(name)
+
+
+def test_a_cpu_slow_in_bfloat16_is_told_of(monkeypatch, recwarn):
+    assert 0 < devices.slower() < 1000
+    monkeypatch.setattr(devices, "slower", lambda: 7.2)
+    Networks(None, None, None, precision="float32")
+    devices.tell_if_slow(torch.device("cuda"), "bfloat16")
+    assert not recwarn
+    with pytest.warns(UserWarning, match="7 times as long in bfloat16"):
+        Networks(None, None, None, precision="bfloat16")
+    with pytest.warns(UserWarning, match="train_precision to float32"):
+        trainable(torch.nn.Identity(), torch.device("cpu"), "bfloat16")
+    monkeypatch.setattr(devices, "slower", lambda: 0.3)
+    Networks(None, None, None, precision="bfloat16")
+    assert not recwarn
