@@ -6,9 +6,9 @@ book/results/beyond.json.
 from __future__ import annotations
 
 from made import RESULTS
+from paired import METRICS, OTHERS, OURS, PAIRS, differences, rows
 from records import compact, load, name_of, table
 
-from ddad.reproduction.beyond import METRICS, OTHERS, OURS, PAIRS, differences, rows
 from ddad.reproduction.receipts import read_receipt
 from ddad.runtime.files import write_json
 

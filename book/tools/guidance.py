@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import step_rules
 from own_claims import NAME, PLAIN
+from paired import entries
 from records import METRICS, name_of, table
 
-from ddad.reproduction.beyond import entries
 from ddad.reproduction.verdicts import Effect, across, effect, minus
 from ddad.reproduction.worth import MEASURES
 from ddad.settings import preset

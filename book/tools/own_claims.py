@@ -14,10 +14,10 @@ import ledger
 import numpy as np
 import step_rules
 from ledger import MEASURES, TITLES, Row, each_once
+from paired import OURS, entries
 from records import name_of
 
 from ddad.reproduction import verdicts
-from ddad.reproduction.beyond import OURS, entries
 from ddad.reproduction.verdicts import Effect, Measured, effect, minus
 
 CHAPTER = "13_beyond_the_paper"

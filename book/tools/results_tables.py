@@ -15,15 +15,14 @@ from detectors import (
     detectors,
     runs_of,
 )
+from paired import OURS, PATCHES
 from records import METRICS, PRODUCTS, compact, load, name_of, recorded, table
 
 from ddad.calibration import CHOSEN
-from ddad.reproduction.beyond import OURS
 from ddad.reproduction.tables import BASELINES
 from ddad.settings import preset
 from ddad.training import split
 
-PATCHES = ("neighbours", "patchcore", "padim")
 ONE_CALL = BASELINES["one_call"]
 READ = """A dot is a mean over seeds, its line 95% of resamples of the test images. No
 line: none is recorded. An arrow: it lies below the axis. A line of no width at 1.000

@@ -95,8 +95,9 @@ def promise(detector) -> str:
     mean, low, high = expected(M, rate)
     largest = ", the largest of them" if rank(M, rate) == 1 else ""
     said = (f"threshold {detector.threshold:.4g}, from the scores of {M} held-out "
-            f"images{largest}: {promised(M, rate):.1%} false alarms promised; over draws of so many "
-            f"images {mean:.1%} on average, and {low:.1%} to {high:.1%} in nine of ten")
+            f"images{largest}: {promised(M, rate):.1%} false alarms promised; over "
+            f"draws of so many images {mean:.1%} on average, and {low:.1%} to "
+            f"{high:.1%} in nine of ten")
     if M == detector.record.get("held_out"):
         said += "; only roughly, as constants and ranges come from the same images"
     return said

@@ -47,7 +47,8 @@ def slower() -> float:
     """
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        x, w = torch.ones(16, 64, 16, 16, dtype=dtype), torch.ones(64, 64, 3, 3).to(dtype)
+        x, w = (torch.ones(*shape, dtype=dtype)
+                for shape in ((16, 64, 16, 16), (64, 64, 3, 3)))
         runs = []
         for _ in range(4):                          # the first one prepares
             started = time.perf_counter()

@@ -172,7 +172,8 @@ def test_empty_masks_are_told_of(model, product, tmp_path, capsys):
         Image.new("L", image.size).save(mask)
     assert main(["evaluate", str(model), str(copy), "--device", "cpu", "--out",
                  str(tmp_path / "r.json")]) == 0
-    assert "1 of 4 defective images without a mark in the mask" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 4 defective images without a mark in the mask" in said
 
 
 def test_an_evaluation_is_on_disk_before_anything_else_can_fail(

@@ -34,8 +34,9 @@ def test_train_says_what_the_threshold_promises(model, product, tmp_path, capsys
     threshold = load(tmp_path / "m").threshold
     assert said == (
         f"threshold {threshold:.4g}, from the scores of 4 held-out images, the largest "
-        "of them: 20.0% false alarms promised; over draws of so many images 20.0% on average, and 1.3% to 52.7% in "
-        "nine of ten; only roughly, as constants and ranges come from the same images")
+        "of them: 20.0% false alarms promised; over draws of so many images 20.0% on "
+        "average, and 1.3% to 52.7% in nine of ten; only roughly, as constants and "
+        "ranges come from the same images")
 
 
 def test_train_holds_out_validation_images_where_there_are_some(product, tmp_path):

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY, save_image, tiny
@@ -222,8 +223,10 @@ def test_presets_of_one_training_share_it(data, runs, tmp_path, monkeypatch):
     # not trained again, and what a training of its own would have ended with
     assert shared["weights"][weights] == clean["weights"][weights]
     assert alone["weights"][weights] == clean["weights"][weights]
-    scores = [run["images"].pop("score") for run in (shared, alone)]
-    assert scores[0] == pytest.approx(scores[1], rel=1e-6)
+    # on some CPUs a rounding, which may move a pixel past another
+    for name, most in {"score": 1e-6, "overlap": 1e-3, "false": 1e-3}.items():
+        pair = [np.array(run["images"].pop(name)) for run in (shared, alone)]
+        assert np.allclose(*pair, rtol=1e-6, atol=most), name
     assert shared["images"] == alone["images"]
     # the baseline has all that is held out, as in the questions of `clean`
     assert given == [len(hold_out(load_train(data / "disc", region), region)[1])] * 2

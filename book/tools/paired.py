@@ -8,9 +8,9 @@ from statistics import mean
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from ..evaluation.resampling import percentiles
-from .intervals import auroc_resampled, pro_resampled
-from .receipts import exact_pro, labels
+from ddad.evaluation.resampling import percentiles
+from ddad.reproduction.intervals import auroc_resampled, pro_resampled
+from ddad.reproduction.receipts import exact_pro, labels
 
 OURS = "regional"
 PATCHES = ("neighbours", "patchcore", "padim")
