@@ -161,7 +161,9 @@ class Detector:
         return feature(phi_x0[s.neighbour_stage - 1], s.neighbour_pool)
 
     def under(self, settings: Settings) -> Detector:
-        """The same networks and training images under other settings."""
+        """The same networks and training images under other settings. Ranges and
+        threshold are still those of the first: `training.adapt` makes them anew.
+        """
         other = copy(self)
         networks = self.networks.at(settings.precision)
         other.settings, other.networks = settings, networks

@@ -24,6 +24,8 @@ from .runtime.manifest import (
     MANIFEST,
     STATE,
     UNET,
+    bound,
+    check_bound,
     may_hold,
     read_manifest,
     versions,
@@ -88,6 +90,7 @@ def write(folder: Path, detector, dtype: torch.dtype) -> None:
             "resnet": resnet, "versions": versions(),
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "sha256": {name: sha256(aside / name) for name in (STATE, UNET)}}
+        manifest["sha256"]["bound"] = bound(manifest)
         text = json.dumps(manifest, indent=1)
         (aside / MANIFEST).write_text(text, encoding="utf-8")
         write_card(aside, folder.name)
@@ -139,6 +142,7 @@ def _read(folder: Path, manifest: dict) -> SavedModel:
             (fits, f"bank and distances are not those of {K} or more images")):
         if not holds:
             raise ValueError(f"{MANIFEST}: {otherwise}")
+    check_bound(manifest)
     return SavedModel(settings, unet, phi, bank, distances, scale, ranges, patches,
                       None if scores is None else torch.tensor(scores), record,
                       manifest.get("autoencoder"))

@@ -78,15 +78,17 @@ def add_check(actions) -> None:
 def run_check(options: Namespace) -> int:
     from ..data.check import check
     from ..data.fetch import check_dataset
-    from ..runtime.files import not_a_folder
+    from ..runtime.files import replaceable_file
     alone = False
     if options.name:
         if options.report:
             raise ValueError("--report is of one product's folder; leave out --name")
         report = check_dataset(options.name, options.data, options.size)
     else:
-        if options.report:
-            not_a_folder(options.report)            # rather now than after the reading
+        if options.report:                          # rather now than after the reading
+            from ..deploy.report import CHECK, is_page
+            replaceable_file(options.report, lambda path: is_page(path, CHECK),
+                             "ddad data check")
         report = check(options.data, options.size)
         # images as they lie in one folder are to learn from, and nothing else
         alone = (report["usable_for"] == ["train"]

@@ -54,6 +54,7 @@ def add_train(commands) -> None:
 def run_train(options: Namespace) -> None:
     from ..calibration import CHOSEN
     from ..data.images import held_out_items, train_items
+    from ..data.plausible import said_of_copies
     from ..data.product import load_held_out, load_train
     from ..detector import Detector
     from ..runtime.checkpoints import fitted
@@ -66,6 +67,7 @@ def run_train(options: Namespace) -> None:
     held_out = load_held_out(options.data, settings)
     good = [*train_items(options.data), *held_out_items(options.data)]
     left_out(options.data, {item.path for item in good}, ("train", "validation"))
+    warn(*said_of_copies(options.data, ("train", "validation")))
     source = sha256(options.model / MANIFEST) if options.model else None
     asked = asked_of(settings, images, held_out, options.calibrate, source)
     if given:
@@ -191,6 +193,8 @@ def add_detect(commands) -> None:
 def run_detect(options: Namespace) -> int:
     from ..data.layouts import list_images
     from ..runtime.errors import DataError
+    if options.watch is not None and not 0 < options.watch < 1e9:   # NaN fails, too
+        raise ValueError(f"--watch {options.watch:g}: give a number of seconds above 0")
     detector, known = chosen_detector(options), set()
     if options.compile:
         detector.compile()
@@ -245,8 +249,7 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     scores, rate = detector.held_out_scores, detector.settings.false_alarms
     if detector.threshold is not None and (short := shortage(len(scores), rate)):
         warn(short)
-    for said in doubts(detector.record, these):
-        warn(said)
+    warn(*doubts(detector.record, these))
     for error in refused:
         print(error, file=sys.stderr)
     return bool(refused)
@@ -278,13 +281,13 @@ def run_evaluate(options: Namespace) -> None:
     from ..evaluation.scoring import evaluate, lacking
     from ..reproduction.runs import by_area, fingerprint, made_with, measured, portable
     from ..reproduction.tables import BASELINES
-    from ..runtime.files import not_a_folder, write_json
+    from ..runtime.files import replaceable_file, table_in, write_json
     from ..runtime.manifest import RESULTS
     detector = chosen_detector(options)
     settings = detector.settings
     test = load_test(options.data, settings)
     out = options.out or options.model / RESULTS
-    not_a_folder(out)
+    replaceable_file(out, lambda path: "result" in table_in(path), "ddad evaluate")
     reason, both = lacking(test), 0 < test.labels.sum() < len(test.labels)
     if reason and (options.regret or options.baselines and not both):
         left = "--baselines and --regret" if not both else "--regret"
@@ -304,8 +307,7 @@ def run_evaluate(options: Namespace) -> None:
         same = by_area(test, options.data, settings)
         report = measured(detector, options.data, same, result, prediction)
     report |= made_with(detector, data, options.model)
-    report |= {"record": detector.record,
-               "compiled": bool(detector.networks.compiled)}
+    report |= {"record": detector.record, "compiled": bool(detector.networks.compiled)}
     # before what may fail, and before it is printed: a name may not be shown
     write_json(out, report)
     rows = {"this detector": result}
@@ -324,19 +326,16 @@ def run_evaluate(options: Namespace) -> None:
         print(kept(detector, int((scores > detector.threshold).sum()), good))
     if options.baselines:
         print(best(rows))
-    if options.regret:
-        shown = {name: report["regret"][name]
-                 for name in ("chosen", "best_on_test", "regret")}
+    if found := report.get("regret"):
+        shown = {name: found[name] for name in ("chosen", "best_on_test", "regret")}
         print(json.dumps(shown, indent=1))
 
 
 def _tell_of(root: Path, test, settings) -> None:
-    """Before the work: what will not be measured, and what is left out. DataError
-    without train/good, whose images the record names.
-    """
-    from ..data.images import train_items
+    """Before the work: what will not be measured, is left out, or is there twice."""
+    from ..data.plausible import said_of_copies
     from ..evaluation.scoring import lacking
-    train_items(root)
+    warn(*said_of_copies(root))                     # DataError without train/good
     empty = int((test.labels == 1).sum() - test.masks.any((1, 2)).sum())
     if reason := lacking(test):
         warn(reason)

@@ -35,15 +35,12 @@ def run_inspect(options: Namespace) -> None:
     from ..deploy.expectation import failing, remedies
     from ..runtime.devices import pick_device
     from ..training import hold_out, split
-    if (options.out / "results.jsonl").exists():
-        raise FileExistsError(f"{options.out} holds results of `ddad detect`, whose "
-                              "report would be replaced; choose another folder")
+    _may_report(options.out)
     items, apart = train_items(options.images), held_out_items(options.images)
     left_out(options.images, {item.path for item in [*items, *apart]},
              ("train", "validation"))
     doubts, side = look([*items, *apart], options.images)
-    for said, _ in doubts:
-        warn(said)
+    warn(*(said for said, _ in doubts))
     gpu = pick_device(options.device).type != "cpu"
     settings = chosen(options, len(items), side, gpu)
     if settings.map_range == "test":
@@ -63,6 +60,18 @@ def run_inspect(options: Namespace) -> None:
     print(f"{found['all']['all'][0]:.0%} of {found['all']['all'][1]} synthetic defects "
           f"found; what to expect: {options.out / 'report.html'}")
     print(f"new pictures: ddad detect {options.out / 'detector'} PICTURES RESULTS")
+
+
+def _may_report(out: Path) -> None:
+    """FileExistsError where OUT holds a report or figures of something else."""
+    from ..deploy.report import is_page
+    from ..runtime.files import replaceable_file, table_in
+    if (out / "results.jsonl").exists():
+        raise FileExistsError(f"{out} holds results of `ddad detect`, whose report "
+                              "would be replaced; choose another folder")
+    for name, own in (("report.html", lambda path: is_page(path, "Detector of ")),
+                      ("expected.json", lambda path: "found" in table_in(path))):
+        replaceable_file(out / name, own, "ddad inspect")
 
 
 def _say(settings, images: int, apart: int) -> None:

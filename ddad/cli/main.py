@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from ..runtime import processes
-from ..runtime.errors import DdadError
-from . import data, detector, experiments, inspection, shipped
+try:
+    from ..runtime import processes
+    from ..runtime.errors import DdadError
+    from . import data, detector, experiments, inspection, shipped
+except KeyboardInterrupt:           # before there is anything to tell of
+    sys.exit(130)
 
 # In the order of --help.
 COMMANDS = (
@@ -31,9 +35,22 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command: 0; 1 when `data check` finds problems or `compare` a difference;
-    2 with a sentence for each input that cannot be used; 130 when interrupted.
+    2 with a sentence for each input that cannot be used; 130 when interrupted; 141 when
+    nobody reads what it prints any more, as behind `| head`.
     """
-    options = parser().parse_args(arguments)
+    try:
+        done = _run(parser().parse_args(arguments))
+        print(end="", flush=True)   # what is flushed at the end cannot be caught
+        return done
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # what is left is flushed again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(options: argparse.Namespace) -> int:
     for stream in (sys.stdout, sys.stderr):
         # a name that a terminal cannot show stops nothing
         if hasattr(stream, "reconfigure"):
@@ -48,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
               f"{_kept(options.command)}", file=sys.stderr)
         return 130
     except (DdadError, ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            print(flush=True)       # fails again, where it was this pipe
         return _refuse(options.command, error)
     except RuntimeError as error:
         # by its name: torch need not have been imported

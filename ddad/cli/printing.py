@@ -64,9 +64,10 @@ def number(n: int, what: str) -> str:
     return f"{n} {what}" + "s" * (n != 1)
 
 
-def warn(said: str) -> None:
-    """What the user should know and that stops nothing."""
-    print(f"warning: {said}", file=sys.stderr)
+def warn(*said: str) -> None:
+    """What the user should know and that stops nothing, a line each."""
+    for one in said:
+        print(f"warning: {one}", file=sys.stderr)
 
 
 def left_out(root: Path, used: set[Path], parts: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from ..runtime.errors import DataError
 from .images import decoded, defect_of, size_problem
-from .layouts import PARTS, Item, ignored, scan
+from .layouts import CONFIG, PARTS, Item, beside, ignored, scan
 from .masks import resize_mask
 from .plausible import Plausible
 from .product import read_groups
@@ -46,10 +46,12 @@ def check(root: str | Path, size: int) -> dict:
     blocked["evaluate"] += _one_sided(root, kinds["test"])
     if not parts["train"] and not blocked["evaluate"]:
         blocked["evaluate"] += blocked["train"][:1]     # its record names them
-    try:
-        read_groups(root, parts["test"])
-    except DataError as error:
-        blocked["evaluate"].append(str(error))
+    for beside_it in (lambda: read_groups(root, parts["test"]),
+                      lambda: beside(root, CONFIG)):
+        try:
+            beside_it()
+        except DataError as error:
+            blocked["evaluate"].append(str(error))
 
     files = _Files(root, size)
     found = [(item, part) for part, items in parts.items() for item in items]

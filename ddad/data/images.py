@@ -11,8 +11,8 @@ those in `layouts`.
                              several masks (their union counts, as MVTec LOCO has it)
 
 Images are squashed to a square by antialiased bilinear resampling, as the official code
-does it. A file is read right or it is refused with a `DataError`; it is never clipped,
-cropped or skipped in silence.
+does it. A file that is not sound, as far as that can be told, is refused with a
+`DataError`; none is clipped, cropped or skipped in silence.
 """
 
 import hashlib
@@ -38,6 +38,7 @@ from tqdm.auto import tqdm
 from ..runtime.errors import DataError, WriteError
 from .layouts import Item, list_images, scan
 from .masks import resize_mask
+from .on_disk import refuse_cut_off, refuse_unfit
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # besides 16-bit and float grey
@@ -289,15 +290,7 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
     """
     path = Path(path)
     try:
-        # a pipe would be waited for, a device may have no end
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError(f"it is {'a folder' * path.is_dir() or 'no plain file'}")
-        if os.path.islink(path) and not os.path.exists(path):
-            raise DataError(f"{path} is a link to {os.readlink(path)}, which is not "
-                            "there: fetch it, or delete the link.")
-        if os.path.isfile(path) and not os.path.getsize(path):
-            raise DataError(f"{path} cannot be read: it is empty (0 bytes); copy it "
-                            "again or delete it.")
+        refuse_unfit(path)
         with Image.open(path, formats=FORMATS) as file:
             width, height = file.size  # from the header: nothing is decoded yet
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
@@ -310,6 +303,7 @@ def decoded(path: str | Path) -> tuple[Image.Image, str]:
                 raise DataError(f"{path} holds {file.n_frames} images: save each as a "
                                 "file of its own.")
             with ONE_LARGE if width * height > LARGE else nullcontext():
+                refuse_cut_off(file, path)
                 return _converted(file, path)
     except DataError:
         raise

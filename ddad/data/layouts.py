@@ -16,17 +16,21 @@ image's kind is "good" in each of them.
 """
 
 import csv
-import os  # os.path answers False where a Path raises: long names, loops of links
+import os  # not Path: see `on_disk`
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..runtime.errors import DataError
+from .on_disk import lost_link
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".tif", ".tiff", ".webp")
 PARTS = ("train", "validation", "test")
 SEARCHED = (*PARTS, "Data/Images")
+GROUPS, CONFIG = "groups.csv", "defects_config.json"
+# what a product's folder may hold, in MVTec AD's layout
+NAMES = (*PARTS, "ground_truth", GROUPS, CONFIG, "validation/good")
 COLUMNS = ("object", "split", "label", "image", "mask")  # of VisA's table
 
 
@@ -61,15 +65,32 @@ def entries(folder: Path) -> list[Path]:
     """What lies in a folder, sorted, without hidden entries (among them macOS's "._"
     twins of every file). Raises DataError.
     """
+    return [path for path in _listed(folder) if path.name[0] != "."]
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The same with hidden entries."""
     try:
-        return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+        return sorted(folder.iterdir())
     except OSError as error:
+        for path in (folder, *folder.parents):
+            if said := lost_link(path):
+                raise DataError(said) from error
         missing = isinstance(error, FileNotFoundError)
         wrong = "does not exist" if missing else f"cannot be listed ({error.strerror})"
         raise DataError(
             f"The folder {folder} {wrong}: check the path (images lie directly in "
             "their folder; a data set is one product's folder, holding train/good and "
             "test).") from error
+
+
+def beside(root: Path, name: str) -> Path | None:
+    """The file of this name in a product's folder, None where there is none. DataError
+    where it is a link to nothing.
+    """
+    if said := lost_link(root / name):
+        raise DataError(said)
+    return root / name if os.path.exists(root / name) else None
 
 
 def scan(root: str | Path, part: str) -> tuple[list[Item], list[str]]:
@@ -98,11 +119,13 @@ def _scan_folders(root: Path, part: str, good: str) -> tuple[list[Item], list[st
     folders = [root / part / good]
     if part == "train" and _is_plain(root):
         return [Item(path, "good", None) for path in list_images(root)], []
-    if part == "validation" and not os.path.exists(folders[0]):
+    if part == "validation" and not (os.path.lexists(folders[0])
+                                     or lost_link(root / part)):
         return [], []
     if part == "test":
         listed = sorted((root / "test").glob("[!.]*"))
-        folders = [path for path in listed if os.path.isdir(path)] or folders
+        folders = [path for path in listed
+                   if os.path.isdir(path) or lost_link(path)] or folders
     for folder in folders:
         try:
             images = list_images(folder)
@@ -155,19 +178,44 @@ def _much_like(wanted: Path) -> Path | None:
 
 def ignored(root: Path, used: set[Path], parts: Sequence[str] = SEARCHED) -> list[str]:
     """What lies in the folders of `used`, or in those `parts` of `root`, and is not in
-    use: each name, relative to `root`, with the reason.
+    use, hidden images among it; with `parts`, also what is named much like a part. Each
+    name, relative to `root`, with the reason.
     """
     folders = {path.parent for path in used}
     searched = [folder for folder in (*(root / part for part in parts),
                                       *sorted(folders)) if folder.is_dir()]
-    known, found = used | folders, []
-    for path in (path for folder in searched for path in entries(folder)):
-        if path in known:
+    why = _misnamed(root) if parts else {}
+    known = used | folders | why.keys()
+    for path in (path for folder in searched for path in _listed(folder)):
+        if path not in known and (reason := _unread(path)):
+            why[path] = reason
+    return [f"{path.relative_to(root).as_posix()}: {why[path]}" for path in why]
+
+
+def _unread(path: Path) -> str:
+    """Why an entry of a folder of images is not read; "" where that is no matter."""
+    is_image = path.suffix.lower() in SUFFIXES
+    if path.name[0] == ".":
+        # macOS writes "._" beside each file
+        told = is_image and path.name[:2] != "._" and not path.is_dir()
+        return "a hidden image: rename it without the dot" if told else ""
+    if path.is_dir():
+        return "a folder, and images are read directly from theirs"
+    return ("an image that no part uses" if is_image
+            else f"no image of the types {' '.join(SUFFIXES)}")
+
+
+def _misnamed(root: Path) -> dict[Path, str]:
+    """What begins as one of NAMES that is not there, case aside, with a reason."""
+    key = lambda path: (path.name[:3].casefold(), path.suffix.casefold())
+    found = {}
+    for name in NAMES:
+        wanted = root / name
+        if os.path.lexists(wanted) or not os.path.isdir(wanted.parent):
             continue
-        why = ("a folder, and images are read directly from theirs" if path.is_dir()
-               else "an image that no part uses" if path.suffix.lower() in SUFFIXES
-               else f"no image of the types {' '.join(SUFFIXES)}")
-        found.append(f"{path.relative_to(root).as_posix()}: {why}")
+        found |= {path: f"no name that is read; is {name} meant?"
+                  for path in entries(wanted.parent) if key(path) == key(wanted)
+                  and os.path.isfile(path) == bool(wanted.suffix)}
     return found
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,14 +20,17 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .images import decoded
-from .layouts import Item, entries, list_images
+from ..runtime.errors import DataError
+from ..runtime.files import sha256
+from .images import decoded, held_out_items, test_items, train_items
+from .layouts import PARTS, Item, entries, list_images
+from .on_disk import refuse_unfit
 
 ORIENTATION = 0x0112                    # the EXIF tag
 THUMBNAIL = 32                          # pixels a side
 MOST_OF_IT, SOFT, CLASSES = 0.5, 1.1, 8
 FLAT, ALIKE = 2.0, 2.0                  # levels of 255
-TWELVE_BIT = 4095 / 65535 * 255
+QUARTER = 255 / 4
 UNLIKE, FAR = 5.0, 8.0                  # times the usual distance, and levels of 255
 
 SAID = {
@@ -45,11 +50,22 @@ SAID = {
     "empty": "are defective and have an empty mask: all their pixels count as good",
     "flat": "are nearly constant: is the camera covered?",
     "two levels": "hold two levels only: are they masks among the images?",
-    "dark": "have 16 bits, and use 12 of them: they are read as almost black; multiply "
-            "the levels by 16",
-    "copies": "are the same as another, pixel for pixel: an image counts once",
-    "trained on": "are trained on as well, pixel for pixel: figures of them are too "
-                  "good",
+    "dark": "nowhere reach a quarter of full scale{bits}, and are read as almost "
+            "black: do their files hold fewer bits than they have room for? Then "
+            "multiply the levels of all images by one number",
+    "copies": "are the same as another good image, pixel for pixel: each is counted, "
+              "and of two alike one may be held out at random, the other trained on; "
+              "keep one",
+    "held out": "are held out and trained on as well, pixel for pixel: they score too "
+                "low, and so the threshold is too low; hold out others",
+    "almost held out": "are held out and almost the same as an image that is trained "
+                       "on: where they show the same piece, the threshold is too low",
+    "both": "are the same as another test image, pixel for pixel, one called good and "
+            "one defective: delete the wrong one",
+    "twice": "are the same as another test image, pixel for pixel: each is counted; "
+             "keep one",
+    "trained on": "are trained on or held out as well, pixel for pixel: figures of "
+                  "them are too good",
     "almost": "are almost the same as a good image that is trained on: figures of them "
               "are too good where they show the same piece",
     "sizes": "have another size than most good ones, {usual}: does another camera or "
@@ -58,6 +74,16 @@ SAID = {
                 "enlarging adds nothing; lower image_size",
     "unlike": "are unlike all other good images: do they belong here?",
 }
+
+
+class Seen(NamedTuple):
+    """An image that was looked at."""
+
+    name: str
+    part: str           # of PARTS
+    kind: str           # as in Item
+    content: str        # a hash
+    small: Tensor | None = None
 
 
 class Plausible:
@@ -69,7 +95,9 @@ class Plausible:
         self.found: dict[str, list[str]] = defaultdict(list)
         self.softest = 1.0
         self.masks: dict[Path, list[str]] = defaultdict(list)
-        self.seen: list[tuple[str, str, str, Tensor]] = []
+        self.seen: list[Seen] = []
+        # of each part and mode of a file
+        self.highest: dict[tuple[str, str], list[tuple[str, float]]] = defaultdict(list)
         self.sizes: dict[str, tuple[int, int]] = {}     # of images to train on
 
     def image(self, name: str, part: str, item: Item, image: Image.Image,
@@ -85,8 +113,7 @@ class Plausible:
             self.found["flat"].append(name)
         elif item.kind == "good" and two:
             self.found["two levels"].append(name)
-        if mode[0] == "I" and 0 < levels.max() <= TWELVE_BIT:
-            self.found["dark"].append(name)
+        self.highest[part, mode].append((name, levels.max().item()))
         if item.mask is None and item.kind != "good":
             if not (self.root / "ground_truth").exists():
                 self.found["unmasked"].append(name)
@@ -99,8 +126,8 @@ class Plausible:
         content.update(levels)
         small = Image.fromarray(_grey(levels)).resize(
             (THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        self.seen.append((name, part, content.hexdigest(),
-                          torch.from_numpy(np.array(small)).flatten()))
+        self.seen.append(Seen(name, part, item.kind, content.hexdigest(),
+                              torch.from_numpy(np.array(small)).flatten()))
 
     def _tag(self, path: Path) -> int:
         with Image.open(path) as file:
@@ -127,54 +154,102 @@ class Plausible:
                 self.found["soft"].append(name)
                 return
 
-    def doubts(self, items: list[Item]) -> list[tuple[str, list[str]]]:
-        """A sentence for each kind of oddity, and the names of the files it is of."""
+    def doubts(self, tested: list[Item] | None = None) -> list[tuple[str, list[str]]]:
+        """A sentence for each kind of oddity, and the names of the files it is of.
+        tested: the test images, None where they were not looked at.
+        """
         for names in self.masks.values():
             self.found["shared"] += names if len(names) > 1 else []
-        self._same()
+        self.found |= copies(self.seen)
+        self._almost()
         self._unlike()
         usual = Counter(self.sizes.values()).most_common(1)
         self.found["sizes"] = [name for name, size in self.sizes.items()
                                if size != usual[0][0]]
-        facts = {"most": self.softest, "size": self.size,
+        facts = {"most": self.softest, "size": self.size, "bits": self._dark(),
                  "usual": "{} x {}".format(*usual[0][0]) if usual else ""}
         said = [(_sentence(self.found[kind], why.format(**facts)), self.found[kind])
                 for kind, why in SAID.items() if self.found[kind]]
-        unused = _unused(self.root, {item.mask for item in items if item.mask})
-        if unused:
+        masks = {item.mask for item in tested or [] if item.mask}
+        if tested is not None and (unused := _unused(self.root, masks)):
             said.append((_sentence(unused, "are no image's mask", "files"), unused))
         return said
 
-    def _same(self) -> None:
-        """Copies within training images; test images that are trained on, or almost."""
-        trained = [one for one in self.seen if one[1] != "test"]
-        count = Counter(content for _, _, content, _ in trained)
-        first = set()
-        for name, _, content, _ in trained:
-            if count[content] > 1 and content in first:
-                self.found["copies"].append(name)
-            first.add(content)
-        tested = [one for one in self.seen if one[1] == "test"]
-        if not trained or not tested:
-            return
-        apart = _nearest(torch.stack([one[3] for one in tested]),
-                         torch.stack([one[3] for one in trained]))
-        for (name, _, content, _), d in zip(tested, apart.tolist()):
-            if content in count:
-                self.found["trained on"].append(name)
-            elif d < ALIKE:
-                self.found["almost"].append(name)
+    def _dark(self) -> str:
+        """The bits in use, where 16-bit images nowhere reach a quarter of full scale;
+        finds such images, of parts and modes that hold no other.
+        """
+        bits = 0
+        for (_, mode), levels in self.highest.items():
+            top = max(level for _, level in levels)
+            if 0 < top < QUARTER:
+                self.found["dark"] += [name for name, _ in levels]
+                bits = max(bits, round(top * 257).bit_length() * (mode[0] == "I"))
+        return f" ({bits} of 16 bits)" if bits else ""
+
+    def _almost(self) -> None:
+        """Held-out images almost as those trained on; test images as either of them."""
+        of = lambda *parts: [one for one in self.seen if one.part in parts]
+        for kind, these, others in (
+                ("almost held out", of("validation"), of("train")),
+                ("almost", of("test"), of("train", "validation"))):
+            if not these or not others:
+                continue
+            same = {one.content for one in others}
+            apart = _nearest(_small(these), _small(others))
+            self.found[kind] += [one.name for one, d in zip(these, apart.tolist())
+                                 if d < ALIKE and one.content not in same]
 
     def _unlike(self) -> None:
         """Good images whose nearest other one is far off."""
-        trained = [one for one in self.seen if one[1] != "test"]
+        trained = [one for one in self.seen if one.part != "test"]
         if len(trained) < 8:
             return
-        small = torch.stack([one[3] for one in trained])
+        small = _small(trained)
         apart = _nearest(small, small, itself=True)
         usual = apart.median().item()
-        self.found["unlike"] += [name for (name, *_), d in zip(trained, apart.tolist())
+        self.found["unlike"] += [one.name for one, d in zip(trained, apart.tolist())
                                  if d > max(FAR, UNLIKE * usual)]
+
+
+def copies(seen: Iterable[Seen]) -> dict[str, list[str]]:
+    """The names of images whose content is another's, by their kind in SAID."""
+    found, of = defaultdict(list), defaultdict(list)
+    for one in seen:
+        of[one.content].append(one)
+    for same in of.values():
+        train, held_out, test = ([one.name for one in same if one.part == part]
+                                 for part in PARTS)
+        found["copies"] += train[1:] or held_out[1:] * (not train)
+        found["held out"] += held_out * bool(train)
+        if train or held_out:
+            found["trained on"] += test
+        elif len({one.kind == "good" for one in same}) == 2:
+            found["both"] += test
+        else:
+            found["twice"] += test[1:]
+    return found
+
+
+def said_of_copies(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
+    """A sentence for each kind of `copies`, byte for byte, among these parts of a
+    product's folder. DataError where one of the parts cannot be used.
+    """
+    items = {"train": train_items, "validation": held_out_items, "test": test_items}
+    name = lambda path: path.relative_to(root).as_posix()
+    found = copies(Seen(name(item.path), part, item.kind, _sha256(item.path))
+                   for part in parts for item in items[part](root))
+    return [_sentence(names, SAID[kind]) for kind, names in found.items() if names]
+
+
+def _sha256(path: Path) -> str:
+    """DataError for what is no file, such as a pipe, which would be waited for."""
+    try:
+        refuse_unfit(path)
+    except OSError as error:
+        said = f"{path} cannot be read ({error}): move it elsewhere."
+        raise DataError(said) from error
+    return sha256(path)
 
 
 def look(items: list[Item], root: Path) -> tuple[list[tuple[str, list[str]]], int]:
@@ -185,8 +260,10 @@ def look(items: list[Item], root: Path) -> tuple[list[tuple[str, list[str]]], in
     for item in tqdm(items, "checking", leave=False, delay=2):
         image, mode = decoded(item.path)
         side.append(min(image.size))
-        looked.image(item.path.relative_to(root).as_posix(), "train", item, image, mode)
-    return looked.doubts(items), min(side)
+        name = item.path.relative_to(root).as_posix()
+        part = "validation" if name.startswith("validation/") else "train"
+        looked.image(name, part, item, image, mode)
+    return looked.doubts(), min(side)
 
 
 def _spread(image: Image.Image) -> tuple[float, bool]:
@@ -213,6 +290,10 @@ def _grey(levels: np.ndarray) -> np.ndarray:
     grey += levels[..., 2]
     grey /= 3
     return grey
+
+
+def _small(seen: list[Seen]) -> Tensor:
+    return torch.stack([one.small for one in seen])
 
 
 def _nearest(a: Tensor, b: Tensor, itself: bool = False) -> Tensor:

@@ -1,6 +1,7 @@
 """A product's images under given settings: to train on, held out, and to test on."""
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +21,8 @@ from .images import (
     test_items,
     train_items,
 )
-from .layouts import Item
+from .layouts import GROUPS, Item, beside
 from .regions import Region, read_regions
-
-GROUPS = "groups.csv"
 
 
 @dataclass
@@ -82,19 +81,28 @@ def load_test(root: str | Path, settings: Settings) -> TestSet:
 
 def read_groups(root: Path, items: list[Item]) -> np.ndarray | None:
     """The groups of `items` by groups.csv, whose columns are image, relative to `root`,
-    and group; None without that file. Raises DataError.
+    and group; None without that file. Raises DataError, also where an image has two
+    groups or is not there.
     """
-    table = root / GROUPS
-    if not table.exists():
+    table = beside(root, GROUPS)
+    if table is None:
         return None
     try:
         with open(table, newline="", encoding="utf-8-sig") as file:
-            of = {row["image"]: row["group"] for row in csv.DictReader(file)}
+            rows = [(row["image"], row["group"]) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise DataError(f"{table} cannot be read ({error!r}): it needs the columns "
                         "image and group.") from error
+    of = dict(rows)             # the last of each image
+    for name, group in rows:
+        if group != of[name]:
+            raise DataError(f"{table} has {name} in two groups, {group} and {of[name]}:"
+                            " delete one of these rows.")
     names = [item.path.relative_to(root).as_posix() for item in items]
     if lacking := [name for name in names if not of.get(name)]:
         raise DataError(f"{table} names no group for {lacking[0]}: add a row for each "
                         "test image, or delete the file.")
+    if gone := [name for name in of if not os.path.lexists(root / (name or ""))]:
+        raise DataError(f"{table} lists {gone[0]}, which is not there: bring the image "
+                        "back, or delete its row.")
     return np.array([of[name] for name in names])

@@ -22,10 +22,8 @@ import numpy as np
 
 from ..runtime.errors import DataError
 from .images import decoded
-from .layouts import Item, list_images
+from .layouts import CONFIG, Item, beside, list_images
 from .masks import resize_mask
-
-CONFIG = "defects_config.json"
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,8 @@ def read_regions(root: str | Path, items: list[Item], size: int) -> list[Region]
     None where `root` has no defects_config.json, or where its masks were merged; that
     is warned of. Raises DataError where the table or a mask is not of that form.
     """
-    config = Path(root) / CONFIG
-    if not config.exists():
+    config = beside(Path(root), CONFIG)
+    if config is None:
         return None
     masks = [(n, item.mask) for n, item in enumerate(items) if item.mask is not None]
     if not all(mask.is_dir() for _, mask in masks):

@@ -21,6 +21,7 @@ from ..runtime.files import write_text
 from .overlays import MAGENTA, outline
 
 SIDE, SHOWN = 112, 24           # pixels of a thumbnail, and how many of a kind
+CHECK = "Data check of "        # how the title of such a page begins
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --mark: #b3005e; --soft: #8882;
@@ -45,6 +46,11 @@ article { border-top: 1px solid var(--line); padding: .8rem 0; }
 select { font: inherit; padding: .2rem; } svg { max-width: 100%; height: auto; }
 """
 
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>"""
+
 FILTER = """
 const choose = document.getElementById('show'), told = document.getElementById('told');
 const all = [...document.querySelectorAll('article')];
@@ -62,12 +68,19 @@ choose.addEventListener('change', () => {
 def page(title: str, parts: Iterable[str]) -> str:
     """A whole HTML document of these parts, HTML each."""
     body = "\n".join(parts)
-    text = (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
+    text = (f"{HEAD}{_text(title)}</title><style>{STYLE}</style></head>\n"
             f"<body><main><h1>{_text(title)}</h1>\n{body}\n</main></body></html>\n")
     # a file's name may be no Unicode
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def is_page(path: Path, title: str) -> bool:
+    """Whether a file is a `page` whose title begins so."""
+    if not path.is_file():              # a pipe would be waited for
+        return False
+    begins = HEAD + _text(title)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(len(begins)) == begins
 
 
 # --- a folder of data
@@ -95,7 +108,7 @@ def write_check(report: dict, root: Path, path: Path) -> None:
             these = [item for item in found if item.kind == kind]
             parts += [f"<h2>{part}: {_text(kind)}, {len(these)}</h2>",
                       sheet(these)]
-    write_text(path, page(f"Data check of {root.name}", parts))
+    write_text(path, page(f"{CHECK}{root.name}", parts))
 
 
 def doubt(warning: str, names: list[str], root: Path,

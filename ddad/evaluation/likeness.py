@@ -34,7 +34,8 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
 
     held_out (M,), training (N,), each training image without itself as a neighbour: a
     two-sample Kolmogorov-Smirnov test. Returns {"ks", "p", "median_held_out",
-    "median_training", "alike"}; warns where p is below ALIKE.
+    "median_training", "alike"}; warns where p is below ALIKE, and which way they are
+    unlike.
 
     Distances, not anomaly scores: those of the images that the networks were trained on
     are lower than any others'.
@@ -43,12 +44,16 @@ def compare_distances(held_out: Tensor, training: Tensor) -> dict:
     ks, p = map(float, ks_2samp(d, own))
     median, usual = float(np.median(d)), float(np.median(own))
     if p < ALIKE:
+        nearer = ("they are nearer to these than these are to one another, so copies, "
+                  "or images that were trained on, are likely among them, and the "
+                  "threshold will be too low; hold out others")
+        other = ("map ranges and threshold come from the held-out images, so look "
+                 "whether product, camera and light are the same")
         warnings.warn(
             f"the {len(d)} held-out good images are unlike the {len(own)} training "
             f"images: their median distance to the nearest of these is {median:.4g}, "
             f"that of the training images {usual:.4g} (Kolmogorov-Smirnov, "
-            f"p = {p:.1e}); map ranges and threshold come from the held-out images, so "
-            "look whether product, camera and light are the same",
+            f"p = {p:.1e}); {nearer if median < usual else other}",
             stacklevel=_outside())
     return {"ks": ks, "p": p, "median_held_out": median, "median_training": usual,
             "alike": p >= ALIKE}

@@ -20,7 +20,8 @@ import torch
 from .. import saved_model
 from ..data.images import Images, held_out_items, test_items, train_items
 from ..data.layouts import Item, list_images
-from ..data.product import TestSet, load_held_out, load_test, load_train
+from ..data.product import GROUPS, TestSet, load_held_out, load_test, load_train
+from ..data.regions import CONFIG
 from ..detector import Detector, Prediction
 from ..evaluation.baselines import one_call
 from ..evaluation.by_image import areas, parts, short
@@ -201,10 +202,12 @@ def _asked(run: Run, dataset: str, settings: Settings, calibrate: bool,
 
 
 def sources(root: Path, settings: Settings, vae) -> dict:
-    """What a run is made from beside its settings: images, masks and split; the
-    pretrained networks. vae: in place of the one that the settings name.
+    """What a run is made from beside its settings: images, masks and split, groups and
+    regions; the pretrained networks. vae: in place of the one that the settings name.
     """
+    beside = [path for path in (root / GROUPS, root / CONFIG) if path.exists()]
     return {"images, masks and split": fingerprint(root)["sha256"],
+            "groups and regions": " ".join(map(sha256, beside)),
             "the autoencoder's weights": weights_hash(
                 load_vae(settings.vae) if vae is None else vae),
             "the features' weights": weights_hash(load_features(settings))}

@@ -14,7 +14,10 @@ def in_batches(n: int, batch: int, run: Callable[[int, int], tuple],
                what: str) -> list[Tensor | None]:
     """run(first, end) for each batch of n rows: tensors with a row for each of the
     batch, put together on the CPU, in every process those of all n rows. None stays.
+    ValueError for a batch of none.
     """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give 1 or more")
     start, end = processes.share(n)
     own: list[Tensor | None] = []
     for first in tqdm(range(start, end, batch), what, leave=False, delay=2):

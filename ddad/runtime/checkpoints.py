@@ -61,6 +61,9 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             raise SettingsError(f"{self.path} cannot be read ({error}); delete it to "
                                 "start anew") from error
+        if not meta or not {"made_with", "done"} <= meta.keys():
+            raise SettingsError(f"{self.path} is no checkpoint of a training; delete "
+                                "it to start anew, or choose another folder")
         there, here = json.loads(meta["made_with"]), json.loads(
             json.dumps(self.made_with))
         differs = [name for name in {**there, **here}

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -26,6 +27,10 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 @contextmanager
 def writing_to(folder: Path):
     """Makes `folder`, if need be; an error of the disk in here becomes a WriteError."""
+    for path in (folder, *folder.parents):
+        if os.path.islink(path) and not os.path.exists(path):
+            raise WriteError(f"{path} is a link to {os.readlink(path)}, which is not "
+                             "there: make that folder, or choose another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -108,6 +113,27 @@ def not_a_folder(path: Path) -> None:
     """WriteError where a folder lies, which a file would take the place of."""
     if path.is_dir():
         raise WriteError(f"{path} is a folder; give a file, in it or elsewhere")
+
+
+def replaceable_file(path: Path, own: Callable[[Path], bool], command: str) -> None:
+    """FileExistsError when what lies at `path` is not `own`, as all is that `command`
+    writes there, and would be lost; WriteError: see `not_a_folder`.
+    """
+    not_a_folder(path)
+    if os.path.exists(path) and not own(path):
+        raise FileExistsError(f"{path} is none of `{command}`, and would be replaced; "
+                              "move it, or choose another place")
+
+
+def table_in(path: Path) -> dict:
+    """The JSON object in a file; an empty one where it holds none, or is none."""
+    if not path.is_file():              # a pipe would be waited for
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def replaceable(folder: Path, mark: str, own: set[str], what: str) -> None:

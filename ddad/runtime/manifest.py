@@ -1,6 +1,7 @@
 """What a saved detector's folder holds, and its record in JSON; read without torch."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from .files import replaceable
 MANIFEST, STATE, CARD = "manifest.json", "state.safetensors", "README.md"
 RESULTS = "results.json"        # of an evaluation: gone with the detector it is of
 FORMAT = 2
+BOUND = ("settings", "scale", "ranges", "held_out_scores", "threshold")
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -34,6 +36,21 @@ def read_manifest(folder: str | Path) -> dict:
         raise ModelError(f"{path} is no manifest of format {FORMAT}; it was made by "
                          "another version of ddad, or by another program")
     return manifest
+
+
+def bound(manifest: dict) -> str:
+    """A hash of what belongs together: scores and ranges are of these settings."""
+    text = json.dumps({name: manifest[name] for name in BOUND}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_bound(manifest: dict) -> None:
+    """ValueError where one of them was changed after it was saved, as by hand; a
+    manifest without the hash is of an older version.
+    """
+    if manifest["sha256"].get("bound") not in (None, bound(manifest)):
+        raise ValueError(f"{MANIFEST}: {', '.join(BOUND)} belong together, and one was "
+                         "changed by hand; `ddad train --from` makes them anew")
 
 
 def may_hold(folder: Path) -> None:

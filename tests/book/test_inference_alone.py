@@ -15,7 +15,8 @@ ALONE = (ROOT / "book/install.md").read_text(encoding="utf-8").partition(
     "## Inference alone")[2].partition("## ")[0]
 GONE = ("training.py", "calibration.py", "fine_tuning.py", "synthetic", "reproduction",
         "notebook")
-LEFT = {"evaluation": ("patches.py",), "data": ("images.py", "layouts.py", "masks.py"),
+LEFT = {"evaluation": ("patches.py",),
+        "data": ("images.py", "layouts.py", "masks.py", "on_disk.py"),
         "deploy": ("folder.py", "overlays.py", "doubts.py", "report.py")}
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from ddad.cli import main
+from ddad.deploy.report import page
 from ddad.synthetic import products, surface
 
 pytest_plugins = ["cli_fixtures"]
@@ -74,3 +75,19 @@ def test_a_report_does_not_take_the_place_of_the_data(product, refused, monkeypa
     assert "is a folder; give a file" in refused("data", "check", product, "--size", 64,
                                                  "--report", product)
     assert (product / "train" / "good").is_dir()
+
+
+def test_a_report_takes_the_place_of_an_older_one_alone(product, tmp_path, refused,
+                                                        capsys):
+    copy, path = shutil.copytree(product, tmp_path / "disc"), tmp_path / "r.html"
+    asked, own = ("data", "check", copy, "--size", 64, "--report"), tmp_path / "x.html"
+    own.write_text("<!doctype html>\n<html><title>Data check of mine</title></html>")
+    detected = tmp_path / "report.html"
+    detected.write_text(page("What was found", []))
+    for other in (own, detected, copy / "train" / "good" / "000.png"):
+        before = other.read_bytes()
+        assert f"{other.name} is none of `ddad data check`" in refused(*asked, other)
+        assert other.read_bytes() == before
+    for _ in range(2):
+        assert main([*map(str, asked), str(path)]) == 0
+    assert "Data check of disc" in path.read_text(encoding="utf-8")

@@ -238,6 +238,14 @@ def test_detect_with_what_cannot_be_used(model, product, tmp_path, refused):
     assert "state.safetensors" in refused("detect", damaged, good, out)
 
 
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "1e300"])
+def test_it_can_look_again_after_some_seconds_alone(tmp_path, refused, seconds):
+    said = refused("detect", tmp_path / "none", tmp_path, tmp_path / "out", "--watch",
+                   seconds)
+    assert "--watch" in said and "seconds" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_may_be_gone_before_it_is_looked_at(tmp_path):
     """While a folder is watched, whoever fills it may move a file off."""
     path = tmp_path / "0.png"

@@ -192,6 +192,12 @@ def test_what_stands_in_the_way_is_said_before_the_prediction(
     out.mkdir()
     asked = ("evaluate", model, product, "--device", "cpu", "--out", out)
     assert "results is a folder; give a file" in refused(*asked)
+    copy = shutil.copytree(model, tmp_path / "disc")
+    for name in ("manifest.json", "README.md", "state.safetensors"):
+        before = (copy / name).read_bytes()
+        assert f"{name} is none of `ddad evaluate`, and would be replaced" in refused(
+            *asked[:-1], copy / name)
+        assert (copy / name).read_bytes() == before
     shutil.copytree(product, data)
     (data / "validation" / "good").mkdir(parents=True)
     assert "holds no image" in refused("evaluate", model, data, "--device", "cpu")

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ddad.cli import main
 from ddad.cli.inspection import _say, chosen
 from ddad.deploy import expectation
+from ddad.deploy.report import page
 from ddad.detector import Detector
 from ddad.runtime.errors import SettingsError
 
@@ -225,6 +226,20 @@ def test_neither_command_replaces_the_report_of_the_other(
     (tmp_path / "results.jsonl").write_text("")
     assert "holds results of `ddad detect`" in refused(
         "inspect", pictures, tmp_path, *ON, *TINY)
+
+
+@pytest.mark.parametrize("name, text", [
+    ("report.html", "<!doctype html>\n<title>Detector of mine</title>"),
+    ("report.html", page("Data check of discs", [])), ("expected.json", "[1]"),
+    ("expected.json", '{"mine": 1}'), ("expected.json", "")])
+def test_what_it_did_not_write_it_does_not_replace(pictures, tmp_path, refused,
+                                                   monkeypatch, name, text):
+    monkeypatch.setattr(Detector, "fit", lambda *a, **k: pytest.fail("trained"))
+    (tmp_path / name).write_text(text)
+    assert f"{name} is none of `ddad inspect`, and would be replaced" in refused(
+        "inspect", pictures, tmp_path, *ON, *TINY)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == text
 
 
 def test_without_a_threshold_there_is_nothing_to_expect(pictures, tmp_path, refused):

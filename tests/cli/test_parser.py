@@ -132,3 +132,43 @@ def test_a_fault_of_the_program_is_not_made_a_sentence(monkeypatch):
 def test_an_interruption_is_130(monkeypatch, capsys):
     failing(monkeypatch, KeyboardInterrupt)
     assert main(["settings"]) == 130 and "goes on" in capsys.readouterr().err
+
+
+INTERRUPT = """
+import builtins, runpy
+real = builtins.__import__
+def interrupted(name, globals=None, locals=None, fromlist=(), level=0):
+    if "inspection" in (fromlist or ()):
+        raise KeyboardInterrupt
+    return real(name, globals, locals, fromlist, level)
+builtins.__import__ = interrupted
+"""
+
+
+@pytest.mark.parametrize("start", [
+    "from ddad.cli import main",
+    "runpy.run_module('ddad.__main__', run_name='__main__')"])
+def test_an_interruption_of_the_imports_is_quiet(start):
+    done = python(INTERRUPT + start)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are others there")
+@pytest.mark.parametrize("printed", ["'x' * 10**6", "'x'", "'x', flush=True"])
+def test_a_reader_that_has_gone_is_no_error(printed):
+    """As of `ddad show MODEL | head -1`."""
+    code = f"""
+import sys
+from ddad.cli import detector, main
+detector.run_settings = lambda options: print({printed})
+sys.exit(main(["settings"]))
+"""
+    done = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
+    done.stdout.close()
+    assert (done.stderr.read(), done.wait(100)) == ("", 141)
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch, capsys):
+    failing(monkeypatch, BrokenPipeError(32, "Broken pipe"))
+    assert main(["settings"]) == 2 and "Broken pipe" in capsys.readouterr().err

@@ -60,6 +60,12 @@ def test_a_prediction_is_that_of_the_modules_called_by_hand(fitted, images):
 
 # --- batch, order and other images ----------------------------------------------------
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_none_is_refused(fitted, images, batch):
+    with pytest.raises(ValueError, match=f"batch is {batch}; give 1 or more"):
+        fitted.predict(images, batch)
+
+
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_batch_size_does_not_change_a_score(fitted, images, batch):
     close(fitted.predict(images, batch), fitted.predict(images, 7))

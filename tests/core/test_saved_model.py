@@ -15,7 +15,7 @@ from ddad.detector import Detector
 from ddad.networks.autoencoders import PixelSpace
 from ddad.runtime.errors import ModelError
 from ddad.runtime.files import sha256
-from ddad.runtime.manifest import CARD, MANIFEST, STATE, UNET, read_manifest
+from ddad.runtime.manifest import CARD, MANIFEST, STATE, UNET, bound, read_manifest
 
 
 def load(folder, **given):
@@ -137,9 +137,28 @@ def test_a_recorded_python_file_is_not_run_on_load(fitted, tmp_path, images):
     close(found, one.predict(images), atol=0)
     manifest = read_manifest(folder)
     manifest["settings"]["train_vae"] = own
+    manifest["sha256"]["bound"] = bound(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     load(folder, vae=PixelSpace())
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("change", [
+    lambda manifest: manifest["settings"].update(lam=0.1),
+    lambda manifest: manifest.update(threshold=0.3),
+    lambda manifest: manifest["held_out_scores"].sort(),
+    lambda manifest: manifest["ranges"]["latent"].__setitem__(1, 9.0)])
+def test_scores_and_ranges_are_of_their_settings(fitted, tmp_path, change):
+    fitted.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / MANIFEST
+    manifest = read_manifest(tmp_path / "model")
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="belong together, and one was changed"):
+        load(tmp_path / "model")
+    del manifest["sha256"]["bound"]                             # an older one
+    path.write_text(json.dumps(manifest))
+    assert load(tmp_path / "model")
 
 
 def test_an_autoencoder_of_other_weights_is_refused(fitted, tmp_path, images):

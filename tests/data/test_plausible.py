@@ -3,7 +3,9 @@ data are not.
 """
 import io
 import shutil
+import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from image_files import mask_of, noise, save
 from PIL import Image
 
 from ddad.data.check import check
+from ddad.data.images import held_out_items, train_items
 from ddad.data.layouts import Item
 from ddad.data.plausible import _grey, _spread, look
 
@@ -127,7 +130,7 @@ def test_images_that_are_hardly_meant_so(root):
     save(good / "other.png", np.roll(255 - photograph(301), 20, 0))
     found = warned(root)
     for told, name in (("nearly constant", "covered"), ("two levels", "mask"),
-                       ("12 of them", "dark"), ("unlike all other", "other")):
+                       ("12 of 16 bits", "dark"), ("unlike all other", "other")):
         [warning] = [one for one in found if told in one]
         assert name in warning
 
@@ -171,10 +174,73 @@ def test_copies_and_images_on_both_sides(root):
         save(root / "test" / "good" / "almost.jpg", again, quality=95)
     copies, both, almost = warned(root)
     assert copies.startswith("5 images") and "copy_0" in copies
-    assert "again.png" in both and "trained on as well" in both
+    assert "again.png" in both and "trained on or held out as well" in both
     assert "almost.jpg" in almost and "almost the same" in almost
     shutil.copytree(good, root / "validation" / "good")
-    assert warned(root)[0].startswith("40 images")      # each of 35, and 5 more
+    copies, held_out = warned(root)[:2]
+    assert copies.startswith("5 images") and "train/good/copy_0" in copies
+    assert held_out.startswith("35 images") and "threshold is too low" in held_out
+
+
+def test_held_out_images_almost_as_those_trained_on(root):
+    for n in range(8):
+        with Image.open(root / "train" / "good" / f"{n:03}.png") as again:
+            save(root / "validation" / "good" / f"{n:03}.jpg", again, quality=95)
+    [warning] = warned(root)
+    assert warning.startswith("8 images (validation/good/000.jpg,")
+    assert "almost the same as an image that is trained on" in warning
+    # a folder of pictures is looked at before a training, too
+    assert [warning] == [said for said, _ in look(
+        [*train_items(root), *held_out_items(root)], root)[0]]
+
+
+def test_test_images_that_are_there_twice(root):
+    test = root / "test"
+    shutil.copy(test / "bar" / "000.png", test / "good" / "bad.png")
+    shutil.copy(test / "good" / "001.png", test / "good" / "again.png")
+    both, twice = warned(root)
+    assert both.startswith("2 images (test/bar/000.png, test/good/bad.png)")
+    assert "one called good and one defective" in both
+    assert twice.startswith("1 images (test/good/again.png)") or (
+        twice.startswith("1 images (test/good/001.png)"))
+    assert "each is counted" in twice
+
+
+def in_a_deeper_file(path, levels):
+    """A PNG of 16-bit colours, (H, W, 3), which Pillow cannot write."""
+    chunk = lambda kind, content: (
+        struct.pack(">I", len(content)) + kind + content
+        + struct.pack(">I", zlib.crc32(kind + content)))
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("grey", [True, False])
+def test_images_of_fewer_bits_than_their_files(root, bits, grey):
+    for n in range(30):
+        levels = photograph(n).astype(np.uint16) * 2 ** (bits - 8)
+        path = root / "train" / "good" / f"{n:03}.png"
+        if grey:
+            save(path, levels[..., 0])
+        else:
+            in_a_deeper_file(path, levels)
+    [warning] = [one for one in warned(root) if "quarter of full scale" in one]
+    assert warning.startswith("30 images (train/good/000.png")
+    assert "multiply the levels" in warning
+    assert (f"({bits} of 16 bits)" in warning) == grey
+
+
+def test_one_bright_image_says_that_a_part_is_in_full_scale(root):
+    for n in range(29):
+        save(root / "train" / "good" / f"{n:03}.png", photograph(n) // 5)
+    assert not any("quarter" in one for one in warned(root))
+    save(root / "train" / "good" / "029.png", photograph(29) // 5)
+    assert any("quarter" in one for one in warned(root))
 
 
 def test_names_that_share_a_mask_and_masks_of_nobody(root):

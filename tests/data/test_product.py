@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import make_product, save_image, tiny
 
+from ddad.data.check import check
 from ddad.data.images import read_image, read_item, train_items
 from ddad.data.images import test_items as items_to_test
 from ddad.data.product import load_good, load_held_out, load_test, load_train
@@ -87,7 +88,7 @@ def test_groups_are_those_of_the_file_beside_the_images(product, settings, tmp_p
     names = [item.path.relative_to(product).as_posix()
              for item in items_to_test(product)]
     rows = [f"{name},part {n // 3}" for n, name in enumerate(names)]
-    of_training = "train/good/0.png,part 9"
+    of_training = "train/good/000.png,part 9"
     root = grouped(product, tmp_path / "disc", [of_training, *reversed(rows)])
     expected = [f"part {n // 3}" for n in range(8)]
     assert load_test(root, settings).groups.tolist() == expected
@@ -107,3 +108,19 @@ def test_a_table_of_groups_that_lacks_an_image_or_a_column_is_refused(
     (root / "groups.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"groups\.csv cannot be read"):
         load_test(root, settings)
+
+
+def test_a_table_of_groups_that_contradicts_itself_or_the_folder_is_refused(
+        product, settings, tmp_path):
+    names = [item.path.relative_to(product).as_posix()
+             for item in items_to_test(product)]
+    rows = [f"{name},part {n // 3}" for n, name in enumerate(names)]
+    for n, (added, said) in enumerate([
+            (f"{names[1]},part 7", f"{names[1]} in two groups, part 0 and part 7: "),
+            ("test/good/900.png,part 0", "lists test/good/900.png, which is not the")]):
+        root = grouped(product, tmp_path / str(n), [*rows, added])
+        with pytest.raises(DataError, match=f"groups.csv .*{said}"):
+            load_test(root, settings)
+        assert said in check(root, 32)["problems"][0]
+    root = grouped(product, tmp_path / "again", [*rows, rows[1]])
+    assert len(load_test(root, settings).groups) == 8

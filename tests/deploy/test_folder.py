@@ -1,6 +1,7 @@
 """Detection on a folder of images, by a detector that sees nothing but brightness."""
 import json
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,13 @@ import torch
 from conftest import save_image, tiny
 from PIL import Image
 
+from ddad.anomaly_map import Ranges
+from ddad.deploy import folder
 from ddad.deploy.folder import inspect
 from ddad.detector import Prediction
+from ddad.dynamic_noise import MemoryBank
+from ddad.runtime.errors import DataError, WriteError
+from ddad.step_map import PatchBank
 
 SIZE = 64
 HELD_OUT = torch.linspace(0.585, 0.775, 20)
@@ -28,6 +34,9 @@ class Brightness:
         known = held_out is not None and self.settings.map_range == "held-out"
         self.threshold = held_out[-4:][0].item() if known else None
         self.networks = SimpleNamespace(vae=None, unet=None, phi=None)
+        self.projection, self.ranges = SimpleNamespace(s=0.5), Ranges((0.0, 1.0), None)
+        self.memory_bank = MemoryBank(torch.zeros(4, 2), torch.zeros(4))
+        self.patch_bank = None
 
     def predict(self, images):
         self.given.append(len(images))
@@ -180,6 +189,134 @@ def test_refuses_results_of_another_network(paths, tmp_path, network):
     name = {"vae": "autoencoder", "unet": "U-Net", "phi": "features"}[network]
     with pytest.raises(FileExistsError, match=f"other {name}"):
         inspect(other, paths, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name, other", [
+    ("ranges", dict(ranges=Ranges((0.0, 3.0), None))),
+    ("scale", dict(projection=SimpleNamespace(s=0.6))),
+    ("memory bank", dict(memory_bank=MemoryBank(torch.ones(4, 2), torch.zeros(4)))),
+    ("memory bank", dict(memory_bank=MemoryBank(torch.zeros(4, 2), torch.ones(4)))),
+    ("patch bank", dict(patch_bank=PatchBank(torch.ones(3, 2), torch.ones(2))))])
+def test_refuses_results_on_another_scale(paths, tmp_path, name, other):
+    out, detector = tmp_path / "out", Brightness()
+    inspect(Brightness(), paths[:1], out)
+    for attribute, value in other.items():
+        setattr(detector, attribute, value)
+    with pytest.raises(FileExistsError, match=rf"\(other {name}\); choose another"):
+        inspect(detector, paths, out)
+    assert detector.given == [] and len(lines_of(out)) == 1
+
+
+def test_refuses_results_of_another_version(paths, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    inspect(Brightness(), paths[:1], out)
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "versions", lambda: {"ddad": "0.0.1"})
+        with pytest.raises(FileExistsError, match=r"\(other versions\); choose"):
+            inspect(Brightness(), paths, out)
+    made_by = out / "detector.json"
+    older = json.loads(made_by.read_text())
+    del older["ranges"], older["scale"]
+    made_by.write_text(json.dumps(older))
+    with pytest.raises(FileExistsError, match="older version of ddad, .*scale, ranges"):
+        inspect(Brightness(), paths, out)
+    assert json.loads(made_by.read_text()) == older and len(lines_of(out)) == 1
+
+
+def test_refuses_results_of_nobody_knows_whom(paths, tmp_path):
+    out = tmp_path / "out"
+    inspect(Brightness(), paths[:1], out)
+    (out / "detector.json").unlink()
+    with pytest.raises(FileExistsError, match="results.jsonl has no detector.json"):
+        inspect(Brightness(), paths, out)
+    assert len(lines_of(out)) == 1 and not (out / "detector.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "\udc80", '{"format": 2}'])
+def test_refuses_a_detector_json_of_something_else(paths, tmp_path, text):
+    made_by = tmp_path / "out" / "detector.json"
+    made_by.parent.mkdir(), made_by.write_text(text, errors="surrogateescape")
+    with pytest.raises(FileExistsError, match="detector.json is none of `ddad detect`"):
+        inspect(Brightness(), paths, made_by.parent)
+    assert made_by.read_text(errors="surrogateescape") == text
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda line: line[:-30], lambda line: "3", lambda line: '["error"]',
+    lambda line: line.replace('"file"', '"no file"'),
+    lambda line: line.replace('"sha256"', '"sha"'),
+    lambda line: line.replace('"map": "00001', '"map": "one'),
+    lambda line: line.replace('"map": ', '"map": 3, "name": '),
+    lambda line: line.replace("1.png", "\udc80.png")])
+def test_a_line_that_is_none_is_named(paths, tmp_path, spoil):
+    out = tmp_path / "out"
+    inspect(Brightness(), paths[:3], out)
+    log, again = out / "results.jsonl", Brightness()
+    lines = log.read_text().splitlines()
+    spoilt = "\n".join([lines[0], spoil(lines[1]), lines[2], ""])
+    log.write_bytes(spoilt.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match="results.jsonl, line 2, is none of `ddad "
+                                        "detect`: delete that line, .* another folder"):
+        inspect(again, paths, out)
+    assert log.read_bytes() == spoilt.encode("utf-8", "surrogateescape")
+    assert again.given == []
+
+
+def test_a_range_of_all_images_is_not_joined_by_other_images(paths, tmp_path):
+    """Scores of two runs could not be compared, and those of the first be lost."""
+    out, detector = tmp_path / "out", Brightness(map_range="test")
+    bad = save_image(tmp_path / "bad.png", torch.zeros(3, SIZE, SIZE))
+    bad.write_bytes(b"no image")
+    before = inspect(detector, [*paths[1:3], bad], out)
+    with pytest.raises(FileExistsError, match="results of other images, .* cannot be "
+                                              "compared; choose another folder"):
+        inspect(detector, paths[2:], out)
+    assert lines_of(out) == before and detector.given == [2]
+    lines = inspect(detector, paths, out)       # one that sorts first keeps no name
+    names = {line["file"]: line["map"] for line in lines if "score" in line}
+    assert [names[str(path)] for path in paths[1:3]] == [
+        line["map"] for line in before[:2]]
+    for part in ("maps", "overlays"):           # none is left that no line is of
+        assert {path.stem for path in (out / part).iterdir()} == set(names.values())
+    assert lines == lines_of(out) and "error" in lines[-1] and len(lines) == 6
+
+
+def test_a_range_of_all_images_waits_for_the_first(tmp_path):
+    assert inspect(Brightness(map_range="test"), [], tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("maps", ["png16", "npy"])
+def test_what_was_deleted_is_made_again(paths, tmp_path, maps):
+    out, again = tmp_path / "out", Brightness()
+    first, second, *others = inspect(Brightness(), paths, out, maps)
+    made = {path: path.read_bytes() for path in out.rglob("0000*")}
+    (out / "overlays" / f"{first['map']}.png").unlink()
+    next((out / "maps").glob(f"{second['map']}*")).unlink()
+    lines = inspect(again, paths, out, maps)
+    assert again.given == [2] and lines == [*others, first, second]
+    assert {path: path.read_bytes() for path in out.rglob("0000*")} == made
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name")
+def test_a_pipe_is_not_waited_for(paths, tmp_path):
+    pipe = tmp_path / "images" / "ff.png"
+    inspect(Brightness(), paths[:1], tmp_path / "out")
+    os.mkfifo(pipe)
+    for _ in range(2):
+        lines = inspect(Brightness(), [*paths, pipe], tmp_path / "out")
+    assert "ff.png cannot be read (it is no plain file)" in lines[-1]["error"]
+    assert len(lines) == 6 and all("score" in line for line in lines[:-1])
+    paths[0].unlink(), os.mkfifo(paths[0])          # in place of one that was done
+    assert "0.png" in inspect(Brightness(), paths, tmp_path / "out")[-1]["error"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_link_to_nothing_is_no_folder(paths, tmp_path):
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "gone")
+    with pytest.raises(WriteError, match="out is a link to .*gone, which is not there"):
+        inspect(Brightness(), paths, link)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_one_name_typed_in_two_folders_is_two_images(tmp_path, monkeypatch):

@@ -38,3 +38,13 @@ def test_unlike_is_told_of_where_the_package_is_called():
         found = compare_distances(distances(20, shift=0.5), distances(80, seed=1))
     assert told[0].filename == __file__ and "is 1.537," in str(told[0].message)
     assert not found["alike"] and found["p"] < 1e-3
+
+
+def test_too_near_is_told_of_as_such():
+    """As copies, and images that were trained on, are."""
+    with pytest.warns(UserWarning, match="unlike the 80 training images") as told:
+        compare_distances(distances(20, shift=-0.5), distances(80, seed=1))
+    [said] = [str(one.message) for one in told]
+    assert "nearer to these than these are to one another" in said
+    assert "copies" in said and "trained on" in said and "threshold will be too" in said
+    assert "light" not in said

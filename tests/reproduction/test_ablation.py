@@ -175,6 +175,11 @@ def test_a_folder_made_from_something_else_is_refused(root, out, tmp_path):
         other = shutil.copytree(root, tmp_path / where.split("/")[0] / "disc")
         save_image(other / where, changed)
         refused("other: images, masks and split", root=other)
+    other = shutil.copytree(root, tmp_path / "groups" / "disc")
+    test = sorted(other.glob("test/*/*"))
+    rows = [f"{path.relative_to(other).as_posix()},one\n" for path in test]
+    (other / "groups.csv").write_text("image,group\n" + "".join(rows))
+    refused("other: groups and regions", root=other)
     (copy / MADE_FROM).unlink()
     refused("holds runs and no made_from.json")
     refused("no variant is called regional; there are full method",

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import good_images, same_weights, tiny, tiny_vae
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ddad import Detector, training
 from ddad.noise_predictor import alpha_bar, build_unet, epsilon_loss
@@ -215,6 +215,13 @@ def test_a_diverging_training_stops_and_keeps_its_last_state(tmp_path, monkeypat
     tensors = load_file(path)
     assert len(tensors["losses"]) == 3
     assert all(values.isfinite().all() for values in tensors.values())
+
+
+def test_a_file_of_another_kind_is_no_checkpoint(tmp_path):
+    path = tmp_path / "model.training.safetensors"
+    save_file({"w": torch.zeros(1)}, path)          # no word of what it was made with
+    with pytest.raises(SettingsError, match="is no checkpoint of a training; delete"):
+        run_training(path)
 
 
 @pytest.mark.parametrize("left", (b"", b"\x08\0\0\0\0\0\0\0{"))

@@ -9,7 +9,13 @@ import pytest
 
 import ddad
 from ddad.runtime.errors import WriteError
-from ddad.runtime.files import sole_writer, whole, write_text
+from ddad.runtime.files import (
+    replaceable_file,
+    sole_writer,
+    table_in,
+    whole,
+    write_text,
+)
 
 
 def names_in(folder):
@@ -112,6 +118,36 @@ def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
     with pytest.raises(WriteError, match="data is a folder; give a file"):
         write_text(tmp_path / "data", "x")
     assert names_in(tmp_path / "data") == ["train"] and names_in(tmp_path) == ["data"]
+
+
+def test_a_file_takes_the_place_of_its_own_kind_alone(tmp_path):
+    own, path = (lambda path: "result" in table_in(path)), tmp_path / "r.json"
+    replaceable_file(path, own, "ddad x")
+    path.write_text('{"result": 1}')
+    replaceable_file(path, own, "ddad x")
+    others = ["", "[1]", "{", '{"results": 1}', '"result"', "[" * 10**5]
+    for text in others:
+        path.write_text(text)
+        with pytest.raises(FileExistsError, match="r.json is none of `ddad x`, and"):
+            replaceable_file(path, own, "ddad x")
+        assert path.read_text() == text
+    if hasattr(os, "mkfifo"):
+        path.unlink(), os.mkfifo(path)
+        with pytest.raises(FileExistsError):
+            replaceable_file(path, own, "ddad x")
+    with pytest.raises(WriteError, match="is a folder; give a file"):
+        replaceable_file(tmp_path, own, "ddad x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_a_folder_that_a_lost_link_leads_to_is_not_written_to(tmp_path):
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "gone")
+    for folder in (link, link / "deeper"):
+        with pytest.raises(WriteError, match="out is a link to .*gone, which is not"):
+            with sole_writer(folder / ".lock", folder):
+                pass
+    assert names_in(tmp_path) == ["out"]
 
 
 def test_what_a_library_leaves_beside_its_file_goes_too(tmp_path):
