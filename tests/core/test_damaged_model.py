@@ -10,7 +10,7 @@ from ddad.detector import Detector
 from ddad.noise_predictor import build_unet
 from ddad.runtime.errors import ModelError
 from ddad.runtime.files import sha256
-from ddad.runtime.manifest import MANIFEST, STATE, UNET, read_manifest
+from ddad.runtime.manifest import MANIFEST, STATE, UNET, bound, read_manifest
 
 
 def load(folder):
@@ -124,8 +124,9 @@ def test_settings_that_the_detector_has_nothing_for(saved, changes):
 
 
 def test_without_held_out_scores_there_is_no_threshold(saved):
-    manifest = read_manifest(saved)
-    (saved / MANIFEST).write_text(json.dumps(manifest | {"held_out_scores": None}))
+    manifest = read_manifest(saved) | {"held_out_scores": None}
+    manifest["sha256"]["bound"] = bound(manifest)
+    (saved / MANIFEST).write_text(json.dumps(manifest))
     assert load(saved).threshold is None
 
 
