@@ -21,10 +21,10 @@ from .options import (
 )
 from .printing import (
     best,
+    counted,
     kept,
     left_out,
     no_threshold,
-    number,
     promise,
     table,
     warn,
@@ -242,7 +242,7 @@ def _detect_once(options: Namespace, detector, paths: list[Path]) -> bool:
     earlier = f", with {others} of earlier runs" if others else ""
     above = (f"{flagged} above the threshold" if detector.threshold is not None else
              f"scored, with no threshold to be above: {no_threshold(detector)}")
-    print(f"{number(len(these) - len(refused), 'image')}, {above}; results in "
+    print(f"{counted(len(these) - len(refused), 'image')}, {above}; results in "
           f"{options.out / 'results.jsonl'} and report.html{earlier}", flush=True)
     if of_p := limits(detector, these):
         print(of_p, flush=True)
@@ -340,7 +340,7 @@ def _tell_of(root: Path, test, settings) -> None:
     if reason := lacking(test):
         warn(reason)
     elif empty:
-        warn(f"{empty} of {number(int(test.labels.sum()), 'defective image')} without "
+        warn(f"{empty} of {counted(int(test.labels.sum()), 'defective image')} without "
              f"a mark in the mask, at {settings.image_size} pixels a side: their "
              "pixels count as good")
     left_out(root, set(test.paths), ("test",))

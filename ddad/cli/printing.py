@@ -59,8 +59,8 @@ def kept(detector, flagged: int, good: int) -> str:
             f"{most} in 19 of 20 cases, with {M} held-out images)")
 
 
-def number(n: int, what: str) -> str:
-    """So many of what adds an s where they are not one."""
+def counted(n: int, what: str) -> str:
+    """"1 image", "2 images"."""
     return f"{n} {what}" + "s" * (n != 1)
 
 

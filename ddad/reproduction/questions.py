@@ -83,7 +83,7 @@ def _constants(detector: Detector, held_out: Images, test: TestSet) -> list[dict
             variant = dynamic.under(dynamic.settings.change(**change))
             seen = variant.weigh(found)
         else:
-            variant = _changed(dynamic, change, held_out)
+            variant = _with_ranges(dynamic, change, held_out)
             seen = variant.predict(test.images)
         had = {name: getattr(dynamic.settings, name) for name in change}
         rows.append({"changed": change, "had": had}
@@ -95,13 +95,13 @@ def varied(detector: Detector, change: dict, held_out: Images) -> Detector:
     """The detector under other settings, with bins, ranges and threshold made anew
     where the change reaches them.
     """
-    variant = _changed(detector, change, held_out)
+    variant = _with_ranges(detector, change, held_out)
     variant.set_held_out_scores(split(held_out, variant.settings)[1])
     return variant
 
 
-def _changed(detector: Detector, change: dict, held_out: Images) -> Detector:
-    """`varied`, whose threshold nobody asks for."""
+def _with_ranges(detector: Detector, change: dict, held_out: Images) -> Detector:
+    """`varied`, but its threshold is still the detector's."""
     variant = detector.under(detector.settings.change(**change))
     if "neighbours" in change:
         s = variant.settings

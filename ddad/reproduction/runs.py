@@ -19,9 +19,8 @@ import torch
 
 from .. import saved_model
 from ..data.images import Images, held_out_items, test_items, train_items
-from ..data.layouts import Item, list_images
-from ..data.product import GROUPS, TestSet, load_held_out, load_test, load_train
-from ..data.regions import CONFIG
+from ..data.layouts import CONFIG, GROUPS, Item, beside, list_images
+from ..data.product import TestSet, load_held_out, load_test, load_train
 from ..detector import Detector, Prediction
 from ..evaluation.baselines import one_call
 from ..evaluation.by_image import areas, parts, short
@@ -205,12 +204,12 @@ def sources(root: Path, settings: Settings, vae) -> dict:
     """What a run is made from beside its settings: images, masks and split, groups and
     regions; the pretrained networks. vae: in place of the one that the settings name.
     """
-    beside = [path for path in (root / GROUPS, root / CONFIG) if path.exists()]
+    tables = {name: sha256(path) for name in (GROUPS, CONFIG)
+              if (path := beside(root, name))}
     return {"images, masks and split": fingerprint(root)["sha256"],
-            "groups and regions": " ".join(map(sha256, beside)),
             "the autoencoder's weights": weights_hash(
                 load_vae(settings.vae) if vae is None else vae),
-            "the features' weights": weights_hash(load_features(settings))}
+            "the features' weights": weights_hash(load_features(settings))} | tables
 
 
 def refuse_others(out: Path, made_from: dict, held: Iterable[Path]) -> None:

@@ -179,7 +179,7 @@ def test_a_folder_made_from_something_else_is_refused(root, out, tmp_path):
     test = sorted(other.glob("test/*/*"))
     rows = [f"{path.relative_to(other).as_posix()},one\n" for path in test]
     (other / "groups.csv").write_text("image,group\n" + "".join(rows))
-    refused("other: groups and regions", root=other)
+    refused("other: groups.csv", root=other)
     (copy / MADE_FROM).unlink()
     refused("holds runs and no made_from.json")
     refused("no variant is called regional; there are full method",
