@@ -257,3 +257,7 @@ def made_of(detector: Detector, data: Path) -> dict:
     return {"data": fingerprint(data), "weights": weights,
             "training": detector.record.get("training"), "versions": versions(),
             "commit": commit()}
+
+
+if __name__ == "__main__":
+    main()
