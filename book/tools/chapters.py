@@ -1,7 +1,8 @@
 """What the outputs of a chapter depend on, found without running anything.
 
-Its own cells; the modules of the package that it imports, directly or not; the data
-that those load; the locked versions; and the source that it shows. `fingerprint` is one
+Its own cells, and the records that they name; the modules of the package that it
+imports, directly or not; the data that those load; the locked versions; and the source
+that it shows. `fingerprint` is one
 hash of all that, so a chapter is stale when something that it uses has changed, and is
 not when a comment elsewhere has.
 """
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = {"synthetic.weights": "weights/**/*",
         "networks.autoencoders": "weights/vae/**/*",
         "reproduction.runs": "reproduction/by_category/*.json",
-        "reproduction.worth": "../book/results/**/ablation_*.json"}
+        "reproduction.worth": "../book/results/receipts/*.json"}
 DOCUMENTED = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
 
 
@@ -207,6 +208,14 @@ def shown(notebook, package: Package) -> dict[str, str]:
     return found
 
 
+def records(tree: ast.AST, results: Path) -> dict[str, str]:
+    """SHA-256 of the records that a text in the code is the name of."""
+    names = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+             and isinstance(node.value, str) and node.value.endswith(".json")}
+    return {name: of_file(results / name) for name in sorted(names)
+            if (results / name).is_file()}
+
+
 def fingerprint(notebook, package: Package) -> str:
     """SHA-256 over all that shapes the outputs. Prose and the set-up do not."""
     cells = own_cells(notebook)
@@ -219,4 +228,6 @@ def fingerprint(notebook, package: Package) -> str:
         "data": package.data(modules),
         "lock": of_file(package.root / "requirements.lock"),
     }
+    if named := records(tree, package.root / "book/results"):
+        content["records"] = named
     return sha256(json.dumps(content, sort_keys=True))

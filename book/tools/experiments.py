@@ -45,6 +45,7 @@ CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")
 REGRET = Kind(("evaluation.regret", "reproduction.runs"), ("train", "reproduce"), 0.03)
 TRAINING = Kind(("training", "evaluation.scoring"), ("train", *DRAWN), 0.03)
+FURTHER = Kind(("training", "evaluation.baselines"), ("train",), 0.03)
 BEYOND = Kind(watch="tests/book/test_beyond.py")
 FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
                     ("drawn", "shipped"), 0.01)
@@ -156,6 +157,14 @@ EXPERIMENTS = [
         tuple(f"receipts/{name}" for name in RULED),
         tables=("own_claims", "step_rules", "step_rules_masked", "guidance",
                 "guidance_answer")),
+    Experiment(
+        "further", "other forms of the map, and networks trained otherwise, TAESD",
+        FURTHER,
+        ("python book/tools/further.py {out} --of {runs}/receipts/hazelnut_taesd "
+         "{data} {taesd} --of {runs}/receipts/deeppcb_taesd {data} {taesd}",),
+        "further.json", 100, "0, 1", ("hazelnut", "deeppcb"),
+        ("receipts/hazelnut_taesd", "receipts/deeppcb_taesd"),
+        tables=("further_forms", "further_networks", "further_one_call")),
     Experiment(
         "regret", "what the choice of constants gave away on real sets", REGRET,
         ("python book/tools/regrets.py {out}" + "".join(map(OF.format, RULED)),),

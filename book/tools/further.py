@@ -20,8 +20,10 @@ from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
 import step_rules
 import torch
+from records import compact, load, name_of, recorded, table
 from step_rules import MASKED, SAME, STEPS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -257,6 +259,57 @@ def made_of(detector: Detector, data: Path) -> dict:
     return {"data": fingerprint(data), "weights": weights,
             "training": detector.record.get("training"), "versions": versions(),
             "commit": commit()}
+
+
+# --- the tables
+
+def compared(rows: list[dict], by: str, names: tuple[str, ...], head: tuple[str, ...],
+             cell_of: Callable[[dict], tuple]) -> str:
+    """I-AUROC / PRO of each name of `by`, means over the seeds, a row a cell; below, in
+    how many of the figures each is above the first.
+    """
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        of = found.setdefault(cell_of(row), {}).setdefault(row[by], [])
+        of.append([row[name] for name in METRICS])
+    lines, above = [], dict.fromkeys(names[1:], 0)
+    for cell, of in sorted(found.items()):
+        means = {name: np.mean(of[name], 0) for name in names}
+        lines.append([*map(str, cell), *(" / ".join(map("{:.3f}".format, means[name]))
+                                         for name in names), len(of[names[0]])])
+        for name in above:
+            above[name] += int((means[name] > means[names[0]]).sum())
+    told = ", ".join(f"*{name}* in {n}" for name, n in above.items())
+    return (compact(table([*head, *names, "seeds"], lines))
+            + f"\n\nOf {2 * len(lines)} figures, above *{names[0]}*: {told}.")
+
+
+def by_form(rows: list[dict]) -> str:
+    plain = [row for row in rows if row["trained"] == PLAIN and row["rule"] in RULES]
+    forms = (*dict.fromkeys(row["form"] for row in plain),)
+    return compared(plain, "form", forms, ("data", "steps by", "$T_{max}$"), lambda row:
+                    (name_of(row["category"]), row["rule"], row["T_max"]))
+
+
+def by_network(rows: list[dict]) -> str:
+    region = [row for row in rows if (row["rule"], row["form"]) == (RULES[0], RANGE)]
+    return compared(region, "trained", (PLAIN, ON_PATCHES, MAPPED),
+                    ("data", "$T_{max}$"),
+                    lambda row: (name_of(row["category"]), row["T_max"]))
+
+
+def by_one_call(rows: list[dict]) -> str:
+    return compared([row for row in rows if row["rule"] == ONE_CALL], "trained",
+                    (PLAIN, ON_PATCHES), ("data",),
+                    lambda row: (name_of(row["category"]),))
+
+
+def _of(make: Callable[[list[dict]], str]) -> Callable[[], str]:
+    return lambda: make(load(NAME)) if recorded(NAME) else "Not run yet."
+
+
+TABLES = {f"{NAME}_{name}": _of(make) for name, make in (
+    ("forms", by_form), ("networks", by_network), ("one_call", by_one_call))}
 
 
 if __name__ == "__main__":

@@ -228,7 +228,8 @@ def answer(found: list[Row]) -> str:
           "seed"] = [row for row in found if everywhere(row)]
     which |= {f"{word} if it were the only claim":
               [row for row in found if if_alone(row) == word] for word in words[:2]}
-    told = "\n".join(f"- *{word[0].upper() + word[1:]}*: {named(of)}."
+    told = "\n".join(f"- *{word[0].upper() + word[1:]}*: "
+                     + (apart(of) if word == verdicts.DIFFERS else named(of)) + "."
                      for word, of in which.items())
     told += "".join(f"\n- *On real sets alone*: {on_real_sets(row)}."
                     for row in which[verdicts.CONFIRMED])
@@ -263,8 +264,45 @@ def named(found: list[Row]) -> str:
                      for row in found) or "none"
 
 
+def apart(found: list[Row]) -> str:
+    """The claims, each with the sets that are above and below zero by themselves."""
+    told = []
+    for row in found:
+        by = {side: [f"{name_of(one.data)} {row.factor * one.value:+.1f}"
+                     for one, its in zip(row.effects, sides(row.effects))
+                     if its == side] for side in (1, -1)}
+        told.append(f"{named([row])}: above zero by itself is {', '.join(by[1])}, "
+                    f"below it {', '.join(by[-1])}")
+    return "; ".join(told) or "none"
+
+
 def link(page: str) -> str:
     return "[](results.md)" if page == "results" else f"[](../notebooks/{page}.ipynb)"
+
+
+def by_size_alone(receipts: list[dict]) -> str:
+    """Dynamic minus static steps in PRO of a third, where both have one detector's
+    constants, and where each chose its own (`ddad ablate`).
+    """
+    asked = {"small": partial(verdicts.pro, third=0),
+             "large": partial(verdicts.pro, third=2)}
+    shown = {size: [{one.data: 100 * one.value for one in effects} for effects in (
+                 of_paths(receipts, third, DYNAMIC, STATIC_PATH),
+                 of_variant(receipts, STATIC, third))]
+             for size, third in asked.items()}
+    rules = {}
+    for _, category, runs in asked_runs(receipts):
+        rules[category] = [run["settings"]["step_rule"] for run in runs]
+    lines = [[name_of(data), ", ".join(rules[data]),
+              *(f"{of[data]:+.1f}" if data in of else "to be run"
+                for size in asked for of in shown[size])]
+             for data in shown["small"][0]]
+    head = [f"{size}, {kind}" for size in asked
+            for kind in ("one detector's", "each its own")]
+    real = [rule for data, of in rules.items() if data not in PRODUCTS for rule in of]
+    return (table(["data", "the detector's own rule, by seed", *head], lines)
+            + f"\n\nOn the real sets the constants of {real.count('static')} of "
+              f"{len(real)} runs had been chosen for static steps.")
 
 
 def variants(receipts: list[dict]) -> str:
@@ -297,8 +335,9 @@ def taken(runs: list[dict]) -> list[str]:
 
 
 def tables(receipts: list[dict]) -> dict[str, Callable[[], str]]:
-    """By name: "ledger", "answer", and "variants"."""
+    """By name: "ledger", "answer", "ledger_by_size" and "variants"."""
     found = cache(lambda: rows(receipts))
     return {"ledger": lambda: table(HEAD, cells(found())),
             "answer": lambda: answer(found()),
+            "ledger_by_size": lambda: by_size_alone(receipts),
             "variants": lambda: variants(receipts)}

@@ -13,6 +13,7 @@ from functools import partial
 
 import beyond
 import experiments
+import further
 import gallery
 import guidance
 import ledger as claims
@@ -27,6 +28,7 @@ from records import BOOK, load, table
 
 from ddad.reproduction import tables
 from ddad.reproduction.receipts import read_receipt
+from ddad.reproduction.worth import OTHER_LATENTS, evidence
 
 PAGES = [*(BOOK / f"{name}.md" for name in (
              "results", "gallery", "tried", "reproduction", "ledger", "speed",
@@ -125,30 +127,29 @@ def last_line(text: str) -> str:
     return last.replace("|", "/").replace("<", "&lt;")[:160]
 
 
-def of_real_sets(make: Callable[[dict], str]) -> str:
+def of_real_sets(make: Callable[[dict], str], latents: str = "") -> str:
     """One table after the other, of each real set that has rows."""
-    made = [make(RECEIPTS[name]) for name in experiments.REAL if name in RECEIPTS]
+    made = [make(RECEIPTS[name + latents]) for name in experiments.REAL
+            if name + latents in RECEIPTS]
     return "\n\n".join(one for one in made if len(one.splitlines()) > 2)
 
 
 # read_receipt recomputes every I-AUROC and PRO from the images of its runs, and refuses
 # an altered file
-RECEIPTS = {path.stem: read_receipt(path)
+EVIDENCE = evidence(BOOK / "results")
+RECEIPTS = {path.stem: EVIDENCE.get(path.stem) or read_receipt(path)
             for path in sorted((BOOK / "results" / "receipts").glob("*.json"))}
 TABLES = {f.__name__: f for f in (receipts, notebooks, robustness, broken)}
 TABLES |= {"experiments": experiments.described}
-# one receipt a data set is evidence for a claim
-EVIDENCE = {name: receipt for name, receipt in RECEIPTS.items()
-            if not name.endswith("_taesd")}
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
-TABLES |= training_time.TABLES
+TABLES |= training_time.TABLES | further.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
-TABLES |= {f"real_sets.{title}": partial(of_real_sets, make)
-           for title, make in tables.TABLES.items()}
+TABLES |= {f"real_sets{latents}.{title}": partial(of_real_sets, make, latents)
+           for title, make in tables.TABLES.items() for latents in ("", OTHER_LATENTS)}
 
 
 def filled(text: str, notes: bool = True) -> str:

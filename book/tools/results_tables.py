@@ -20,6 +20,7 @@ from records import METRICS, PRODUCTS, compact, load, name_of, recorded, table
 
 from ddad.calibration import CHOSEN
 from ddad.reproduction.tables import BASELINES
+from ddad.reproduction.worth import OTHER_LATENTS
 from ddad.settings import preset
 from ddad.training import split
 
@@ -61,7 +62,8 @@ def on_products(found: dict[str, dict]) -> str:
     def of(name: str, metric: str) -> float:
         return mean(found[data][name][metric] for data in PRODUCTS)
 
-    best = {metric: max((BASELINES[name] for name in PATCHES),
+    patched = (*PATCHES, "local_neighbours")
+    best = {metric: max((BASELINES[name] for name in patched),
                         key=lambda name, metric=metric: of(name, metric))
             for metric in BOTH}
     both = lambda tell: " and ".join(tell(metric) for metric in BOTH)
@@ -164,24 +166,36 @@ def real() -> str:
 
 
 def autoencoders() -> str:
-    """The method in either latent space, mean and deviation over the seeds."""
+    """The sets that were run in both latent spaces: mean and deviation over the seeds.
+    """
     rows = []
     for data, receipt in RECEIPTS.items():
-        for suffix, title in (("", "TAEF2, 32 channels"), ("_taesd", "TAESD, 4")):
-            if recorded(f"receipts/{receipt}{suffix}"):
-                runs = [run for run in load(f"receipts/{receipt}{suffix}")["runs"]
-                        if run["preset"] == "clean"]
-                size = runs[0]["settings"]["image_size"]
-                length = runs[0]["settings"]["train_length"]
-                rows.append([name_of(data), title, size, length, len(runs),
-                             *(over(runs, metric) for metric in BOTH)])
-    return table(["data set", "autoencoder", "pixels", "training", "seeds",
-                  *(METRICS[metric] for metric in BOTH)], rows)
+        if not recorded(f"receipts/{receipt}{OTHER_LATENTS}"):
+            continue
+        for suffix, title in (("", "TAEF2, 32"), (OTHER_LATENTS, "TAESD, 4")):
+            runs = load(f"receipts/{receipt}{suffix}")["runs"]
+            kind = {preset: [run for run in runs if run["preset"] == preset]
+                    for preset in ("clean", "regional")}
+            alone = [run["questions"]["baselines"]["autoencoder_pixels"]
+                     for run in kind["clean"] if run["questions"].get("baselines")]
+            for name, of in (
+                    (METHOD, [run["result"] for run in kind["clean"]]),
+                    (EXTENSION, [run["result"] for run in kind["regional"]]),
+                    (ONE_CALL, [run["one_call"] for run in kind["regional"]]),
+                    (BASELINES["autoencoder_pixels"], alone[:1])):
+                rules = [run["settings"]["step_rule"] for run in
+                         {METHOD: kind["clean"], EXTENSION: kind["regional"]}.get(
+                             name, [])]
+                rows.append([name_of(data), title, name, len(of), ", ".join(rules),
+                             *(over(of, metric) for metric in BOTH)])
+    return compact(table(["data set", "autoencoder, channels", "detector", "seeds",
+                          "steps chosen, by seed",
+                          *(METRICS[metric] for metric in BOTH)], rows))
 
 
-def over(runs: list[dict], metric: str) -> str:
+def over(found: list[dict], metric: str) -> str:
     """Mean and standard deviation over runs."""
-    values = [run["result"][metric] for run in runs]
+    values = [one[metric] for one in found]
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
     return f"{mean(values):.3f}{spread}"
 
@@ -288,7 +302,8 @@ def over_seeds(rows: list[dict]) -> str:
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         of = [{"result": row} for row in rows if row["variant"] == variant]
-        lines.append([variant, len(of), *(over(of, metric) for metric in METRICS)])
+        lines.append([variant, len(of), *(over([run["result"] for run in of], metric)
+                                          for metric in METRICS)])
     return table(["variant", "seeds", *METRICS.values()], lines)
 
 

@@ -59,8 +59,8 @@ def deviations(receipt: dict) -> str:
     the paper's; of seeds that differ, each value.
     """
     shown = ("preset", "image_size", "vae", "features", "unet_channels", "train_length",
-             "T_max", "smallest_bin", "guidance", "lam", "tune_epochs", "mask_rule",
-             "pro")
+             "neighbours", "neighbour_pool", "step_rule", "T_max", "smallest_bin",
+             "guidance", "latent_blur", "lam", "tune_epochs", "mask_rule", "pro")
     rows = []
     for runs in _cells(receipt):
         run = runs[0]
@@ -188,26 +188,35 @@ def constants(receipt: dict) -> str:
 
 
 def baselines(receipt: dict) -> str:
-    """The method beside what is simpler, with the same features; the method's figures
-    are means over seeds.
+    """The method beside what is simpler, with the same features: means over the seeds.
     """
     rows = []
     for category, runs in _asked(receipt).items():
         images = len(receipt["test"][category]["image"])
         own = [run["questions"]["paths"]["as it is"] for run in runs]
+        calls = [run["one_call"] for run in receipt["runs"]
+                 if run["category"] == category and "one_call" in run]
         for asked in (run["questions"] for run in runs):
             found = asked.get("baselines")
             if not found:                   # asked of the first preset alone
                 continue
-            method = {m: mean(path[m] for path in own) for m in TITLES}
-            detectors = {"method": method | {"seconds": asked["seconds"]}}
+            method = {"seconds": asked["seconds"], "seeds": own} | _means(own)
+            detectors = {"method": method}
             detectors |= {BASELINES[name]: row for name, row in found.items()}
+            if calls:
+                detectors[BASELINES["one_call"]] |= {"seeds": calls} | _means(calls)
             for name, result in detectors.items():
                 each = None
                 if "seconds" in result:
                     each = f"{1000 * result['seconds'] / images:.0f}"
-                rows.append([category, name, *(result[m] for m in TITLES), each])
-    return markdown(["category", "detector", *TITLES.values(), "ms an image"], rows)
+                seeds = len(result.get("seeds", [result]))
+                rows.append([category, name, *(result[m] for m in TITLES), seeds, each])
+    return markdown(["category", "detector", *TITLES.values(), "seeds", "ms an image"],
+                    rows)
+
+
+def _means(runs: list[dict]) -> dict[str, float]:
+    return {metric: mean(run[metric] for run in runs) for metric in TITLES}
 
 
 def cost(receipt: dict) -> str:

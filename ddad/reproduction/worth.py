@@ -29,6 +29,7 @@ from .verdicts import Across, Effect, across, effect, minus
 TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}
 MEASURES = {"i_auroc": verdicts.auroc, "pro": verdicts.pro}
 DYNAMIC, STATIC_PATH = "dynamic steps", "static steps"      # of the questions
+OTHER_LATENTS = "_taesd"        # ends the names of receipts in another latent space
 # the part, and what runs in its place
 PARTS = {
     "a scaled start": NOISE,
@@ -59,6 +60,15 @@ class Worth:
     def runs(self) -> list[float]:
         """The difference of each seed on each data set."""
         return [value for one in self.effects for value in one.by_seed]
+
+
+def evidence(results: Path) -> dict[str, dict]:
+    """The receipts that claims rest on, by name, one a data set. Those in another
+    latent space are shown, and count for nothing. Empty where the folder is missing.
+    """
+    return {path.stem: read_receipt(path)
+            for path in sorted((results / "receipts").glob("*.json"))
+            if not path.stem.endswith(OTHER_LATENTS)}
 
 
 def worth(results: Path) -> list[Worth]:

@@ -145,3 +145,28 @@ def test_the_answer_counts_and_names_what_the_table_shows():
     assert not ledger.everywhere(planted("One.", 0.15, seeds=1))
     runs = replace(gain, effects=[*gain.effects, Effect("d", (-0.01,))])
     assert ledger.everywhere(gain) and not ledger.everywhere(runs)
+
+
+def test_the_rules_by_size_stand_with_one_detectors_constants_and_each_its_own():
+    one = matrix("a")
+    for run, rule in zip(one["runs"], ("image", "static")):
+        run["settings"] = {"step_rule": rule}
+    own = ablation("a", **{STATIC: 0.7})
+    *_, row, _, told = ledger.by_size_alone([one, own]).splitlines()
+    name, rules, small, small_own, large, large_own = row.strip("| ").split(" | ")
+    assert (name, rules) == ("a", "image, static")
+    assert float(small) == pytest.approx(-30, abs=2) and float(large) == 0
+    assert float(small_own) == pytest.approx(10, abs=1) == float(large_own)
+    assert "constants of 1 of 2 runs had been chosen for static steps" in told
+    alone = ledger.by_size_alone([one]).splitlines()[-3]
+    assert alone.count("to be run") == 2
+
+
+def test_a_claim_that_differs_names_the_sets_of_either_side():
+    effects = [Effect("up", [0.2, 0.21], np.full(1000, 0.2)),
+               Effect("down", [-0.1, -0.12], np.full(1000, -0.1)),
+               Effect("open", [0.1, -0.1], np.linspace(-1, 1, 1000))]
+    row = replace(ledger.Row("It pays.", "x", "", "PRO", ""), effects=effects)
+    assert ledger.apart([row]) == ("“It pays” (PRO): above zero by itself is up +20.5, "
+                                   "below it down -11.0")
+    assert ledger.apart([]) == "none"

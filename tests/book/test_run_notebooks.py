@@ -137,6 +137,15 @@ def test_weights_make_the_chapters_stale_that_load_them(root, imported):
     assert stale(root, weights, "{}", "[]", chapter(imported))
 
 
+def test_a_record_makes_the_chapters_stale_that_name_it(root):
+    (root / "book/results/receipts").mkdir(parents=True)
+    name = "book/results/receipts/one.json"
+    (root / name).write_text("{}", encoding="utf-8")
+    named = chapter("path = records / 'receipts/one.json'")
+    assert stale(root, name, "{}", "[]", named)
+    assert not stale(root, name, "[]", "{}")
+
+
 def test_cells_and_tags_make_a_chapter_stale_and_prose_does_not(root):
     package = Package(root)
     before, prose = fingerprint(chapter(), package), chapter()

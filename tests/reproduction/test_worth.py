@@ -4,7 +4,7 @@ import pytest
 from ddad.reproduction import worth as module
 from ddad.reproduction.variants import NOISE, STATIC
 from ddad.reproduction.verdicts import Effect
-from ddad.reproduction.worth import Worth, told, worth
+from ddad.reproduction.worth import Worth, evidence, told, worth
 
 
 def test_the_part_with_the_most_pro_comes_first_and_one_without_a_run_is_not_there(
@@ -38,3 +38,12 @@ def test_three_sentences_say_what_the_rows_hold():
     assert "lie above zero for: first (PRO); below zero for: second (PRO);" in text
     assert "above zero for: none; below zero for: none" in told(
         [row("third", name, *mixed) for name in ("PRO", "I-AUROC")])
+
+
+def test_another_latent_space_is_no_evidence(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "read_receipt", lambda path: {"of": path.stem})
+    assert evidence(tmp_path) == {}                         # no records: nothing
+    for name in ("nuts", "nuts_taesd", "ablation_nuts"):
+        (tmp_path / "receipts").mkdir(exist_ok=True)
+        (tmp_path / "receipts" / f"{name}.json").touch()
+    assert [*evidence(tmp_path)] == ["ablation_nuts", "nuts"]
