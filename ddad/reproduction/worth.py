@@ -135,33 +135,3 @@ def each_once(effects: list[Effect]) -> list[Effect]:
     if twice:
         raise ValueError(f"two receipts hold {', '.join(twice)}: keep one of them")
     return effects
-
-
-# --- in words
-
-def told(found: list[Worth]) -> str:
-    """In three sentences: the means over data sets in points, which figures have one
-    sign in every run, and which intervals of the means leave zero out.
-    """
-    of, sets = {}, max(len(row.effects) for row in found)
-    for row in found:
-        of.setdefault(row.part, {})[row.metric] = f"{100 * row.across.value:+.1f}"
-        if len(row.effects) < sets:
-            of[row.part]["on"] = ", on " + " and ".join(
-                one.data for one in row.effects) + " alone"
-    means = "; ".join(f"{part} {value['PRO']} ({value['I-AUROC']}){value.get('on', '')}"
-                      for part, value in of.items())
-    runs = lambda side: named([row for row in found
-                               if min(side * value for value in row.runs) > 0])
-    sure = lambda side: named([row for row in found if row.across.low is not None and
-                               min(side * row.across.low, side * row.across.high) > 0])
-    return (f"On the mean of {sets} data sets the parts are worth, in points of PRO "
-            f"(and of I-AUROC): {means}. Of these {len(found)} figures, those above "
-            f"zero in every single run are: {runs(1)}; those below in every run: "
-            f"{runs(-1)}. Their 95% intervals over the data sets lie above zero for: "
-            f"{sure(1)}; below zero for: {sure(-1)}; before any correction for their "
-            "number.")
-
-
-def named(rows: list[Worth]) -> str:
-    return ", ".join(f"{row.part} ({row.metric})" for row in rows) or "none"
