@@ -113,8 +113,8 @@ def choose_row(tried: Tried, groups: np.ndarray, image: np.ndarray, seed: int
 
 def paths(settings: Settings) -> list[dict]:
     """Step rules with T_max, without guidance, nearest to the settings' own first. The
-    paper's method chooses between a step an image and one for all; a step a region is
-    what it is, and one call can have no other than static.
+    paper's method chooses between a step per image and one for all; a step per region
+    is what it is, and one call can have no other than static.
     """
     s = settings
     chosen = s.decode and s.step_rule != "region"

@@ -13,7 +13,7 @@ from ddad.reproduction.receipts import read_receipt
 from ddad.runtime.files import write_json
 
 FROM = ("products", "hazelnut", "deeppcb", "loco_juice_bottle", "mtd_by_tile")
-NAMES = {OURS: "a step a region", "clean": "the paper's method",
+NAMES = {OURS: "a step per region", "clean": "the paper's method",
          "one_call": "one U-Net call", "neighbours": "nearest neighbours",
          "patchcore": "PatchCore", "padim": "PaDiM"}
 TITLES = {"i_auroc": "I-AUROC", "pro": "PRO"}

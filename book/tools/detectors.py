@@ -18,7 +18,7 @@ from ddad.reproduction.tables import BASELINES
 RECEIPTS = {"loco_juice_bottle": "loco_juice_bottle", "mtd": "mtd_by_tile",
             "hazelnut": "hazelnut", "deeppcb": "deeppcb"}
 SETS = (*PRODUCTS, *RECEIPTS)
-METHOD, EXTENSION = "method", "a step a region"
+METHOD, EXTENSION = "method", "a step per region"
 BOTH = {"i_auroc": verdicts.auroc, "pro": verdicts.pro}
 
 

@@ -16,7 +16,7 @@ from ddad.synthetic.weights import BEYOND, OF_BEYOND, WEIGHTS
 FOLDER = BOOK / "static/gallery"
 # a shipped detector -> the product it knows, and what the page calls it
 SETS = {"blister": "blister", "board": "board", BEYOND: OF_BEYOND, "fabric": "fabric"}
-TITLES = {name: name for name in SETS} | {BEYOND: "board, a step a region"}
+TITLES = {name: name for name in SETS} | {BEYOND: "board, a step per region"}
 OUTCOMES = ("hit", "miss", "false alarm", "true negative")
 ROUNDING = 1e-3                 # of scores, between two runs of one detector
 

@@ -23,7 +23,7 @@ from ddad.settings import preset
 
 # what is added: the path that has it; the one, or the method, that has not
 PARTS = {"one step for all, no guidance": ("static", "clean"),
-         "a step a region": ("region", "static"), "both": ("region", "clean")}
+         "a step per region": ("region", "static"), "both": ("region", "clean")}
 Receipts = dict[str, dict]
 
 

@@ -16,7 +16,7 @@ ABOUT = {"i_auroc": "whole images", "pro": "regions"}
 # method -> short name, colour, marker; from top to bottom
 DRAWN = {
     METHOD: ("method", "#0072b2", "o"),
-    EXTENSION: ("a step a region", "#c44e00", "D"),
+    EXTENSION: ("a step per region", "#c44e00", "D"),
     BASELINES["one_call"]: ("one U-Net call", "#00795a", "v"),
     BASELINES["neighbours"]: ("nearest neighbours", "#444444", "s"),
     BASELINES["patchcore"]: ("PatchCore", "#444444", "P"),

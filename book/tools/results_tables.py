@@ -29,7 +29,7 @@ READ = """A dot is a mean over seeds, its line 95% of resamples of the test imag
 line: none is recorded. An arrow: it lies below the axis. A line of no width at 1.000
 means few images, not certainty. In the table the best of a column is bold. *Neighbours
 in place* and the autoencoder's features are left out here: see the tables in full. On
-the drawn products *a step a region* has another training than the shipped detectors
+the drawn products *a step per region* has another training than the shipped detectors
 above it: like stands beside like under [beyond the paper](#results-beyond)."""
 
 
@@ -235,7 +235,7 @@ def settings() -> str:
               "latent_blur": "blur", "lam": "$\\lambda$", "train_length": "training",
               "tune_epochs": "epochs of fine-tuning", "image_size": "pixels",
               "seed": "seed"}
-    # older records know neither the preset nor a step a region
+    # older records know neither the preset nor a step per region
     found = [(name_of(data), run["settings"]) for data in SETS
              for preset in ("clean", "regional") for run in runs_of(data, "", preset)]
     values = {name: {cell(s, name) for _, s in found} for name in titles}

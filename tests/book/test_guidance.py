@@ -10,7 +10,7 @@ from test_own_claims import beside, joined, rules
 
 @pytest.fixture
 def planted():
-    """The paper's method finds 0.5, static steps 0.6, a step a region 0.9."""
+    """The paper's method finds 0.5, static steps 0.6, a step per region 0.9."""
     names = ("a", "b")
     sets = joined([rules(name, plain_static=0.6, plain_region=0.9) for name in names])
     return {"step_rules": sets} | {name: beside(name) for name in names}
@@ -34,7 +34,7 @@ def test_only_the_extensions_own_step_counts(planted):
     for run in planted["step_rules"]["runs"]:
         if run["preset"] == step_rules.name("plain", "region", 320):
             run["images"] = images(0.1, run["seed"])
-    assert guidance.effects(planted, "pro")["a step a region"][0].value > 0.25
+    assert guidance.effects(planted, "pro")["a step per region"][0].value > 0.25
 
 
 def test_groups_that_one_receipt_alone_knows_are_drawn_for_both(planted):

@@ -29,7 +29,7 @@ def test_the_answer_counts_the_sets_within_the_aim():
     assert "*method*: of 2 real sets" in clean
     assert "I-AUROC on 1 (largest: boards, +0.020; aim: 0.01)" in clean
     assert "PRO on 2 (largest: nuts, +0.015; aim: 0.02)" in clean
-    assert "*a step a region*: of 1 real sets" in regional
+    assert "*a step per region*: of 1 real sets" in regional
     assert "4 of 4 detectors would have other constants" in near
     assert ("*method* I-AUROC -0.013 (nuts -0.005, boards -0.020) and PRO +0.000 "
             in near)

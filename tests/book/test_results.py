@@ -77,7 +77,7 @@ def row(i_auroc, pro):
 
 
 def test_the_table_marks_the_best_and_the_sentence_counts_who_is_ahead():
-    found = {"hazelnut": {"method": row(0.9, 0.8), "a step a region": row(0.99, 0.9),
+    found = {"hazelnut": {"method": row(0.9, 0.8), "a step per region": row(0.99, 0.9),
                           "PatchCore": row(0.95, 0.7)},
              "deeppcb": {"method": row(0.9, 0.8), "PatchCore": row(0.9, 0.81)}}
     made = results_tables.beside(found)
