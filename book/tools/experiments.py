@@ -45,7 +45,7 @@ CHAPTERS = Kind(watch="tests/book/test_chapters.py")
 ROBUST = Kind(watch="tests/test_robust.py")
 REGRET = Kind(("evaluation.regret", "reproduction.runs"), ("train", "reproduce"), 0.03)
 TRAINING = Kind(("training", "evaluation.scoring"), ("train", *DRAWN), 0.03)
-FURTHER = Kind(("training", "evaluation.baselines"), ("train",), 0.03)
+FURTHER = Kind(("training", "evaluation.baselines"), ("train", *DRAWN, "shipped"), 0.03)
 BEYOND = Kind(watch="tests/book/test_beyond.py")
 FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
                     ("drawn", "shipped"), 0.01)
@@ -158,10 +158,12 @@ EXPERIMENTS = [
         tables=("own_claims", "step_rules", "step_rules_masked", "guidance",
                 "guidance_answer")),
     Experiment(
-        "further", "other forms of the map, and networks trained otherwise, TAESD",
+        "further", "other forms of the map, and networks trained otherwise",
         FURTHER,
         ("python book/tools/further.py {out} --of {runs}/receipts/hazelnut_taesd "
-         "{data} {taesd} --of {runs}/receipts/deeppcb_taesd {data} {taesd}",),
+         "{data} {taesd} --of {runs}/receipts/deeppcb_taesd {data} {taesd}",
+         "ddad data make {products}",
+         "python book/tools/further.py {out} --shipped {products}"),
         "further.json", 100, "0, 1", ("hazelnut", "deeppcb"),
         ("receipts/hazelnut_taesd", "receipts/deeppcb_taesd"),
         tables=("further_forms", "further_networks", "further_one_call")),

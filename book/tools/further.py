@@ -3,11 +3,13 @@ map, the step map as an input of the network, and one call of a network that was
 on noised patches.
 
     python book/tools/further.py OUT --of RUNS DATA VAE [--of RUNS DATA VAE ..]
+    python book/tools/further.py OUT --shipped PRODUCTS
 
 RUNS, DATA, VAE and the constants (SAME), none of them chosen: see `step_rules.py`,
 which trains the masked network too. The mapped one is trained as that is, but for an
 input more: 1 where a position has noise. In sampling it is 1 where a position's turn
-has come. Leaves OUT/further.json, with a row for each network, path and form of the
+has come. PRODUCTS: the drawn ones, for the forms of the map alone, by the shipped
+detectors. Leaves OUT/further.json, with a row for each network, path and form of the
 map; rows that are there are kept.
 """
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -43,6 +46,8 @@ from ddad.runtime.files import write_json
 from ddad.runtime.latent_cache import encode_all, weights_hash
 from ddad.runtime.manifest import versions
 from ddad.settings import Settings
+from ddad.synthetic.products import PRODUCTS
+from ddad.synthetic.weights import WEIGHTS
 
 NAME = "further"                        # of the record
 PLAIN, ON_PATCHES, MAPPED = "plain", "masked", "mapped"
@@ -227,12 +232,28 @@ def main(arguments: list[str] | None = None) -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("out", type=Path, metavar="OUT")
-    options.add_argument("--of", nargs=3, action="append", required=True,
+    options.add_argument("--of", nargs=3, action="append", default=[],
                          metavar=("RUNS", "DATA", "VAE"))
+    options.add_argument("--shipped", type=Path, metavar="PRODUCTS")
     asked = options.parse_args(arguments)
     path = asked.out / f"{NAME}.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     done = {tuple(row[name] for name in IDENTITY) for row in rows}
+    for mine, folder, made in every(asked):
+        if mine not in done:
+            print(*mine, flush=True)
+            detector = made()
+            test = load_test(folder, detector.settings)
+            with_it = dict(zip(IDENTITY, mine)) | made_of(detector, folder)
+            rows += [with_it | row for row in
+                     rows_of(mine[-1], detector, folder, test)]
+            asked.out.mkdir(parents=True, exist_ok=True)
+            write_json(path, rows)
+
+
+def every(asked: argparse.Namespace
+          ) -> Iterator[tuple[tuple, Path, Callable[[], Detector]]]:
+    """Each network's IDENTITY, its data, and what makes its detector."""
     for runs, data, vae in asked.of:
         loaded = load_vae(vae)
         for file in sorted(Path(runs).glob(f"*/clean-*/{RUN}")):
@@ -240,15 +261,10 @@ def main(arguments: list[str] | None = None) -> None:
             folder = Path(data, run["category"])
             for trained, made in networks_of(run, file.parent / DETECTOR, folder,
                                              asked.out, loaded):
-                mine = run["category"], run["seed"], trained
-                if mine not in done:
-                    print(*mine, flush=True)
-                    detector = made()
-                    test = load_test(folder, detector.settings)
-                    with_it = dict(zip(IDENTITY, mine)) | made_of(detector, folder)
-                    rows += [with_it | row for row in
-                             rows_of(trained, detector, folder, test)]
-                    write_json(path, rows)
+                yield (run["category"], run["seed"], trained), folder, made
+    for name in PRODUCTS if asked.shipped else ():
+        made = partial(Detector.from_pretrained, WEIGHTS / name, device="cpu")
+        yield (name, 0, PLAIN), asked.shipped / name, made
 
 
 def made_of(detector: Detector, data: Path) -> dict:
@@ -274,6 +290,8 @@ def compared(rows: list[dict], by: str, names: tuple[str, ...], head: tuple[str,
         of.append([row[name] for name in METRICS])
     lines, above = [], dict.fromkeys(names[1:], 0)
     for cell, of in sorted(found.items()):
+        if not {*names} <= {*of}:               # not all were asked of it
+            continue
         means = {name: np.mean(of[name], 0) for name in names}
         lines.append([*map(str, cell), *(" / ".join(map("{:.3f}".format, means[name]))
                                          for name in names), len(of[names[0]])])

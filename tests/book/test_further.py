@@ -88,6 +88,24 @@ def test_a_whitened_residual_is_as_long_in_every_direction():
     assert further.whitened(one, good, 16).mean().item() == pytest.approx(3, rel=0.05)
 
 
+def test_the_shipped_detectors_are_asked_of_the_forms_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(further, "PRODUCTS", ("board",))
+    monkeypatch.setattr(further, "load_test", lambda *_: None)
+    monkeypatch.setattr(further, "fingerprint", lambda data: {})
+    monkeypatch.setattr(further, "rows_of", lambda trained, detector, *_: [
+        {"rule": "region", "T_max": 80, "form": form, "i_auroc": n / 10, "pro": 0.5}
+        for n, form in enumerate((further.RANGE, "other"))])
+    out = tmp_path / "out"
+    further.main([str(out), "--shipped", str(tmp_path)])
+    rows = json.loads((out / "further.json").read_text(encoding="utf-8"))
+    assert {(row["category"], row["trained"]) for row in rows} == {("board", "plain")}
+    told = further.by_form(rows)
+    assert "| board | region | 80 | 0.000 / 0.500 | 0.100 / 0.500 | 1 |" in told
+    assert "Of 2 figures, above *range*: *other* in 1." in told
+    # a cell that lacks a network has no row
+    assert further.by_network(rows).endswith("in 0, *mapped* in 0.")
+
+
 def test_every_network_path_and_form_has_a_row(product, tmp_path, monkeypatch):
     for module in (further, step_rules):
         monkeypatch.setattr(module, "STEPS", (40, 80))
