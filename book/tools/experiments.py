@@ -30,6 +30,7 @@ from made import (
 from records import PRODUCTS, compact, table
 
 from ddad.reproduction.variants import PIXELS, VARIANTS
+from ddad.reproduction.worth import OTHER_LATENTS
 
 # trained on the drawn products, in the embedded latent space
 DRAWN = ("drawn", "decoded")
@@ -272,10 +273,12 @@ def note(title: str) -> str:
 def shows(one: Experiment, title: str) -> bool:
     """Whether the table shows this record."""
     name = Path(one.name).name
+    data = name.removesuffix(OTHER_LATENTS)
+    together = "real_sets" + name.removeprefix(data)
     own = one.name.startswith("receipts/") and (
         title in ("receipts", "ledger", "autoencoders")
         or title.startswith(f"{name}.")
-        or name in REAL and title.startswith("real_sets."))
+        or data in REAL and title.startswith(f"{together}."))
     return own or title in one.tables
 
 
