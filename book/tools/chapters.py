@@ -2,9 +2,8 @@
 
 Its own cells, and the records that they name; the modules of the package that it
 imports, directly or not; the data that those load; the locked versions; and the source
-that it shows. `fingerprint` is one
-hash of all that, so a chapter is stale when something that it uses has changed, and is
-not when a comment elsewhere has.
+that it shows. `fingerprint` is one hash of all that, so a chapter is stale when
+something that it uses has changed, and is not when a comment elsewhere has.
 """
 from __future__ import annotations
 

@@ -135,7 +135,9 @@ class Maps:
         return cls(*(torch.cat(one).cpu() for one in zip(*parts)))
 
 
+# of maps A (N, H, H) of test images, by those of good ones, (M, H, H)
 def by_range(A: Tensor, good: Tensor) -> Tensor:
+    """The method's own: smallest and largest value are 0 and 1."""
     return maps.normalise(A, (good.min().item(), good.max().item()))
 
 
@@ -153,8 +155,9 @@ def by_position(A: Tensor, good: Tensor) -> Tensor:
 
 
 def by_step(A: Tensor, good: Tensor, T: Tensor, T_good: Tensor) -> Tensor:
-    """Of each step, over the pixels that have it; a step that few pixels of good images
-    have takes the statistics of the next earlier one that enough have.
+    """Of each step, over the pixels that have it; T, T_good as A and good. A step that
+    few pixels of good images have takes the statistics of the next earlier one that
+    enough have.
     """
     out, known = torch.empty_like(A), (good.mean(), good.std())
     for step in torch.cat([T_good, T]).unique():        # from the earliest
@@ -166,8 +169,8 @@ def by_step(A: Tensor, good: Tensor, T: Tensor, T_good: Tensor) -> Tensor:
 
 
 def whitened(r: Tensor, good: Tensor, size: int) -> Tensor:
-    """|W r| of the latents' residual with its sign, W W^T the inverse of good images'
-    covariance over channels; upsampled.
+    """|W (r - its mean)|, W^T W the inverse of good images' covariance over channels;
+    r, good (N, C, h, w) -> (N, size, size).
     """
     rows = good.movedim(1, -1).flatten(0, -2).double()
     centre = rows.mean(0)
@@ -183,8 +186,8 @@ def forms(test: Maps, good: Maps) -> Iterator[tuple[str, Tensor, Tensor]]:
     A_w = [whitened(r, good.r, size) for r in (test.r, good.r)]
     yield RANGE, *(by_range(*pair) for pair in pairs)
     yield "one spread", *(by_spread(*pair) for pair in pairs)
-    yield "a spread a step", *(by_step(*pair, test.T, good.T) for pair in pairs)
-    yield "a spread a position", *(by_position(*pair) for pair in pairs)
+    yield "a spread per step", *(by_step(*pair, test.T, good.T) for pair in pairs)
+    yield "a spread per position", *(by_position(*pair) for pair in pairs)
     yield "whitened residual", by_range(*A_w), by_range(*pairs[1])
 
 

@@ -174,23 +174,24 @@ def autoencoders() -> str:
             continue
         for suffix, title in (("", "TAEF2, 32"), (OTHER_LATENTS, "TAESD, 4")):
             runs = load(f"receipts/{receipt}{suffix}")["runs"]
-            kind = {preset: [run for run in runs if run["preset"] == preset]
-                    for preset in ("clean", "regional")}
-            alone = [run["questions"]["baselines"]["autoencoder_pixels"]
-                     for run in kind["clean"] if run["questions"].get("baselines")]
-            for name, of in (
-                    (METHOD, [run["result"] for run in kind["clean"]]),
-                    (EXTENSION, [run["result"] for run in kind["regional"]]),
-                    (ONE_CALL, [run["one_call"] for run in kind["regional"]]),
-                    (BASELINES["autoencoder_pixels"], alone[:1])):
-                rules = [run["settings"]["step_rule"] for run in
-                         {METHOD: kind["clean"], EXTENSION: kind["regional"]}.get(
-                             name, [])]
+            for name, rules, of in by_detector(runs):
                 rows.append([name_of(data), title, name, len(of), ", ".join(rules),
                              *(over(of, metric) for metric in BOTH)])
     return compact(table(["data set", "autoencoder, channels", "detector", "seeds",
                           "steps chosen, by seed",
                           *(METRICS[metric] for metric in BOTH)], rows))
+
+
+def by_detector(runs: list[dict]) -> list[tuple[str, list[str], list[dict]]]:
+    """Each detector's name, the step rules its seeds chose, and their metrics."""
+    clean, regional = ([run for run in runs if run["preset"] == preset]
+                       for preset in ("clean", "regional"))
+    rules = lambda of: [run["settings"]["step_rule"] for run in of]
+    alone = "autoencoder_pixels"            # draws nothing: of the first seed
+    return [(METHOD, rules(clean), [run["result"] for run in clean]),
+            (EXTENSION, rules(regional), [run["result"] for run in regional]),
+            (ONE_CALL, [], [run["one_call"] for run in regional]),
+            (BASELINES[alone], [], [clean[0]["questions"]["baselines"][alone]])]
 
 
 def over(found: list[dict], metric: str) -> str:
@@ -301,9 +302,8 @@ def over_seeds(rows: list[dict]) -> str:
     """A line a variant: the mean of each metric over its seeds, and its deviation."""
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        of = [{"result": row} for row in rows if row["variant"] == variant]
-        lines.append([variant, len(of), *(over([run["result"] for run in of], metric)
-                                          for metric in METRICS)])
+        of = [row for row in rows if row["variant"] == variant]
+        lines.append([variant, len(of), *(over(of, metric) for metric in METRICS)])
     return table(["variant", "seeds", *METRICS.values()], lines)
 
 

@@ -203,8 +203,9 @@ def baselines(receipt: dict) -> str:
             method = {"seconds": asked["seconds"], "seeds": own} | _means(own)
             detectors = {"method": method}
             detectors |= {BASELINES[name]: row for name, row in found.items()}
-            if calls:
-                detectors[BASELINES["one_call"]] |= {"seeds": calls} | _means(calls)
+            if calls:                       # of every seed, not of the first alone
+                name = BASELINES["one_call"]
+                detectors[name] = detectors[name] | {"seeds": calls} | _means(calls)
             for name, result in detectors.items():
                 each = None
                 if "seconds" in result:

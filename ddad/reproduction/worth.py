@@ -71,12 +71,10 @@ def evidence(results: Path) -> dict[str, dict]:
             if not path.stem.endswith(OTHER_LATENTS)}
 
 
-def worth(results: Path) -> list[Worth]:
-    """What each of PARTS is worth, by receipts/ablation_*.json in a folder. That with
+def worth(receipts: list[dict]) -> list[Worth]:
+    """What each of PARTS is worth, by those receipts that are of ablations. That with
     the highest mean of PRO comes first; one without a run is left out.
     """
-    receipts = [read_receipt(path)
-                for path in sorted((results / "receipts").glob("ablation_*.json"))]
     found = []
     for part, variant in PARTS.items():
         for metric, title in TITLES.items():

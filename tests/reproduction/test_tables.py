@@ -1,4 +1,5 @@
 """The tables of a receipt, on recorded runs with figures put in by hand."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,16 @@ def test_seeds_that_differ_are_all_told(receipt):
     told = {row["`preset`"]: row["`T_max`"]
             for row in cells(tables.deviations(receipt))}
     assert told == {"clean": "80, 70", "regional": "60"}
+
+
+def test_one_call_is_a_mean_over_the_seeds_and_the_receipt_is_as_it_was(receipt):
+    before = json.dumps(receipt, sort_keys=True)
+    row = next(row for row in cells(tables.baselines(receipt))
+               if row["detector"] == "one U-Net call")
+    calls = [run["one_call"]["pro"] for run in receipt["runs"] if "one_call" in run]
+    assert len(calls) == 2 and row["seeds"] == "2"
+    assert float(row["PRO"]) == pytest.approx(np.mean(calls), abs=1e-3)
+    assert json.dumps(receipt, sort_keys=True) == before
 
 
 def test_the_papers_figure_stands_beside_ours(receipt, monkeypatch):

@@ -8,11 +8,11 @@ from ddad.reproduction.worth import evidence, worth
 
 
 def test_the_part_with_the_most_pro_comes_first_and_one_without_a_run_is_not_there(
-        tmp_path, monkeypatch):
+        monkeypatch):
     gains = {NOISE: (0.3, 0.2), STATIC: (-0.1, 0.0)}
     monkeypatch.setattr(module, "of_variant", lambda receipts, variant, measure: [
         Effect("a", gains[variant])] if variant in gains else [])
-    found = worth(tmp_path)
+    found = worth([])
     assert list(dict.fromkeys(row.part for row in found)) == [
         "a scaled start", "a step for each image"]
     assert found[0].across.value == pytest.approx(0.25) and len(found[0].runs) == 2
