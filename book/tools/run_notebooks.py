@@ -35,6 +35,8 @@ RECORD = ROOT / "book/results/notebooks.json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WORKERS = min(4, os.cpu_count() or 1)
 CELL_SECONDS = 600             # a cell that takes longer is taken to hang
+# for what a finished cell shows to arrive: by default 4, too few on a busy machine
+OUTPUT_SECONDS = 120
 # of a metric's committed value, and in itself: between two machines with the same lock
 TOLERANCE, LEAST = 0.03, 0.0005
 PACKAGES = ("torch", "diffusers", "numpy", "scikit-learn")
@@ -64,7 +66,7 @@ def run(path: Path, scale: str | None) -> tuple[Path, float, str]:
         papermill.execute_notebook(
             path, out, {"SCALE": scale} if scale else None, kernel_name="python3",
             cwd=folder, progress_bar=False, execution_timeout=CELL_SECONDS,
-            coalesce_streams=True,
+            iopub_timeout=OUTPUT_SECONDS, coalesce_streams=True,
             extra_arguments=["--IPKernelApp.extra_extensions=figure_text"])
     except Exception as failed:     # of a cell, or of a kernel that died: others go on
         error = str(failed)

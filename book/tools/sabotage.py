@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
-from run_notebooks import ROOT, WORKERS, differences, metrics
+from run_notebooks import OUTPUT_SECONDS, ROOT, WORKERS, differences, metrics
 
 # module; the line; the same line broken; the chapter that must turn red
 SABOTAGES = [
@@ -42,7 +42,8 @@ def shown(module: str, line: str, broken: str, name: str) -> dict | str:
         try:
             papermill.execute_notebook(
                 ROOT / "notebooks" / f"{name}.ipynb", out, {"SCALE": "smoke"},
-                kernel_name="python3", cwd=folder, progress_bar=False)
+                kernel_name="python3", cwd=folder, progress_bar=False,
+                iopub_timeout=OUTPUT_SECONDS)
         except papermill.PapermillExecutionError as error:
             return f"{error.ename}: {error.evalue}"
         return metrics(nbformat.read(out, 4))
