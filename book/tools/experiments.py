@@ -47,6 +47,7 @@ ROBUST = Kind(watch="tests/test_robust.py")
 REGRET = Kind(("evaluation.regret", "reproduction.runs"), ("train", "reproduce"), 0.03)
 TRAINING = Kind(("training", "evaluation.scoring"), ("train", *DRAWN), 0.03)
 FURTHER = Kind(("training", "evaluation.baselines"), ("train", *DRAWN, "shipped"), 0.03)
+WHITENING = Kind(("calibration", "evaluation.scoring"), ("train", *DRAWN), 0.03)
 BEYOND = Kind(watch="tests/book/test_beyond.py")
 FALSE_ALARMS = Kind(("conformal", "detector", "synthetic.products"),
                     ("drawn", "shipped"), 0.01)
@@ -169,6 +170,19 @@ EXPERIMENTS = [
         ("receipts/hazelnut_taesd", "receipts/deeppcb_taesd"),
         tables=("further_forms", "further_networks", "further_one_call")),
     Experiment(
+        "whitening", "the latent map as it is, and whitened", WHITENING,
+        ("ddad data make {products}",
+         "python book/tools/whitening.py {out} --seeds 0"
+         + "".join(map(OF.format, RULED))
+         + " --of {runs}/receipts/mtd_by_tile {data}/mtd_by_tile {taef2}"
+           " --of {runs}/receipts/products {products} embedded"
+           " --of {runs}/receipts/hazelnut_taesd {data} {taesd}"
+           " --of {runs}/receipts/deeppcb_taesd {data} {taesd}",),
+        "whitening.json", 30, needs=(*FOLDERS, "taef2"),
+        after=("receipts/mtd_by_tile", "receipts/products", "receipts/hazelnut_taesd",
+               "receipts/deeppcb_taesd", *(f"receipts/{name}" for name in RULED)),
+        tables=("whitening", "whitening_held_out")),
+    Experiment(
         "regret", "what the choice of constants gave away on real sets", REGRET,
         ("python book/tools/regrets.py {out}" + "".join(map(OF.format, RULED)),),
         "regret.json", 35, "0, 1, 2; 0, 1 of the juice bottle",
@@ -241,6 +255,7 @@ NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
     "receipts/embedded": NOT_YET,
+    "whitening": NOT_YET,
     "bench_gpu": OLDER,
 }
 

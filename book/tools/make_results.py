@@ -24,6 +24,7 @@ import results_figure
 import results_tables
 import speed
 import training_time
+import whitening
 from records import BOOK, load, table
 
 from ddad.reproduction import tables
@@ -144,7 +145,7 @@ TABLES |= {"experiments": experiments.described}
 TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
-TABLES |= training_time.TABLES | further.TABLES
+TABLES |= training_time.TABLES | further.TABLES | whitening.TABLES
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
