@@ -128,6 +128,13 @@ def last_line(text: str) -> str:
     return last.replace("|", "/").replace("<", "&lt;")[:160]
 
 
+def presets() -> str:
+    """The paper's text, its code, and `clean`, on the same images."""
+    if not (path := BOOK / "results/presets.json").exists():
+        return "Not run yet."
+    return tables.against_paper(read_receipt(path))
+
+
 def of_real_sets(make: Callable[[dict], str], latents: str = "") -> str:
     """One table after the other, of each real set that has rows."""
     made = [make(RECEIPTS[name + latents]) for name in experiments.REAL
@@ -146,6 +153,7 @@ TABLES |= claims.tables([*EVIDENCE.values()]) | own_claims.tables(EVIDENCE)
 TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABLES
 TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
 TABLES |= training_time.TABLES | further.TABLES | whitening.TABLES
+TABLES |= {"presets": presets}
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
            for title, make in tables.TABLES.items()}
