@@ -253,10 +253,8 @@ EXPERIMENTS = [
 BY_NAME = {one.name: one for one in EXPERIMENTS}
 
 OLDER = "of an older package, and not made anew yet"
-NOT_YET = "not run yet"
 # records that are stale or missing today, and may be
 TO_REMAKE = {
-    "presets": NOT_YET,
     "bench_gpu": OLDER,
 }
 
