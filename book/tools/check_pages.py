@@ -1,7 +1,7 @@
 """Asserts that every page of the contents was built, whole, below two megabytes.
 
-With its outputs, with a description of each picture, with links within the site that
-lead somewhere, and without files from other hosts.
+With its outputs, its tables set, with a description of each picture, with links within
+the site that lead somewhere, and without files from other hosts.
 """
 import re
 import sys
@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE, LIMIT = ROOT / "_build/html", 2_000_000
+UNSET = re.compile(r"<p>\s*(\| [^|<]+ \| [^|<]+ \|)")      # Markdown, as it was typed
 STRAY = re.compile(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)"')
 
 
@@ -87,7 +88,10 @@ def main() -> int:
             said.append(f"{name}: {path.stat().st_size} bytes, more than {LIMIT}")
         said += [f"{name}: no description of {source}" for source in page.undescribed]
         said += broken(path.resolve(), pages)
-        stray = STRAY.findall(path.read_text(encoding="utf-8"))
+        html = path.read_text(encoding="utf-8")
+        said += [f"{name}: a table that is not set: {cells}"
+                 for cells in UNSET.findall(html)]
+        stray = STRAY.findall(html)
         said += [f"{name}: asks another host for {found}" for found in stray]
     print("\n".join(said) or f"{len(paths)} pages, complete")
     return int(bool(said))

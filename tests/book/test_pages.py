@@ -5,6 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import check_pages
 import pytest
 
 from ddad.reproduction.published import PAPER, PAPER_MEAN
@@ -18,6 +19,12 @@ CELLS = [[cell.strip() for cell in line.strip("|").split("|")]
 HEAD = ["#", "setting", "`paper`", "`official`", "`clean`"]
 ROWS = [[cell.strip("`") for cell in cells]
         for cells in CELLS[CELLS.index(HEAD) + 2 :]]
+
+
+def test_a_table_that_is_not_set_is_found():
+    typed = "| category | preset | | --- | --- |"
+    assert check_pages.UNSET.findall(f"<p>{typed}</p>") == ["| category | preset |"]
+    assert not check_pages.UNSET.findall("<td>| a | b |</td><p>|q - b|^2 = |q|^2</p>")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
