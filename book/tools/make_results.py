@@ -135,6 +135,13 @@ def presets() -> str:
     return tables.against_paper(read_receipt(path))
 
 
+def turned(text: str) -> str:
+    """A table with its columns as rows: a page is too narrow for twenty settings."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines()]
+    return table(head[:1] + [row[0] for row in rows],
+                 [list(line) for line in zip(head[1:], *(row[1:] for row in rows))])
+
+
 def of_real_sets(make: Callable[[dict], str], latents: str = "") -> str:
     """One table after the other, of each real set that has rows."""
     made = [make(RECEIPTS[name + latents]) for name in experiments.REAL
@@ -154,11 +161,13 @@ TABLES |= results_tables.TABLES | speed.TABLES | paper_plan.TABLES | beyond.TABL
 TABLES |= gallery.TABLES | guidance.tables(EVIDENCE) | regrets.TABLES
 TABLES |= training_time.TABLES | further.TABLES | whitening.TABLES
 TABLES |= {"presets": presets}
+OF_RECEIPT = tables.TABLES | {
+    "deviations": lambda receipt: turned(tables.deviations(receipt))}
 TABLES |= {f"{name}.{title}": partial(make, receipt)
            for name, receipt in RECEIPTS.items()
-           for title, make in tables.TABLES.items()}
+           for title, make in OF_RECEIPT.items()}
 TABLES |= {f"real_sets{latents}.{title}": partial(of_real_sets, make, latents)
-           for title, make in tables.TABLES.items() for latents in ("", OTHER_LATENTS)}
+           for title, make in OF_RECEIPT.items() for latents in ("", OTHER_LATENTS)}
 
 
 def filled(text: str, notes: bool = True) -> str:

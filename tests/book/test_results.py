@@ -4,6 +4,7 @@ figure is that of the records.
 import re
 
 import detectors
+import make_results
 import pytest
 import results_figure
 import results_tables
@@ -31,6 +32,14 @@ def test_it_opens_with_four_points_a_figure_and_a_table():
     assert len(re.findall("^- ", first, re.M)) == 4
     assert len(re.findall(r"!\[[^]]{100,}\]\(results_\w+\.svg\)", first)) == 2
     assert len(HEAD.findall(first)) == 1 and PAGE.index("## ") > len(first)
+
+
+def test_a_table_of_many_columns_is_turned():
+    wide = make_results.table(["category", "`vae`", "held out"],
+                              [["board", "taesd", "1 of 4"], ["mtd", "taef2", "all"]])
+    assert make_results.turned(wide) == make_results.table(
+        ["category", "board", "mtd"],
+        [["`vae`", "taesd", "taef2"], ["held out", "1 of 4", "all"]])
 
 
 def test_an_interval_is_that_of_the_record_that_has_one():
