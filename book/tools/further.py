@@ -38,9 +38,8 @@ from ddad.data.product import TestSet, load_held_out, load_test, load_train
 from ddad.detector import Detector
 from ddad.evaluation.baselines import one_call
 from ddad.evaluation.scoring import summary
-from ddad.networks.autoencoders import load_vae
 from ddad.noise_predictor import build_unet, q_sample
-from ddad.reproduction.runs import DETECTOR, RUN, commit, fingerprint
+from ddad.reproduction.runs import commit, fingerprint
 from ddad.runtime.adapter import Networks
 from ddad.runtime.files import write_json
 from ddad.runtime.latent_cache import encode_all, weights_hash
@@ -257,14 +256,9 @@ def main(arguments: list[str] | None = None) -> None:
 def every(asked: argparse.Namespace
           ) -> Iterator[tuple[tuple, Path, Callable[[], Detector]]]:
     """Each network's IDENTITY, its data, and what makes its detector."""
-    for runs, data, vae in asked.of:
-        loaded = load_vae(vae)
-        for file in sorted(Path(runs).glob(f"*/clean-*/{RUN}")):
-            run = json.loads(file.read_text(encoding="utf-8"))
-            folder = Path(data, run["category"])
-            for trained, made in networks_of(run, file.parent / DETECTOR, folder,
-                                             asked.out, loaded):
-                yield (run["category"], run["seed"], trained), folder, made
+    for run, saved, data, vae in step_rules.finished(asked.of, "clean"):
+        for trained, made in networks_of(run, saved, data, asked.out, vae):
+            yield (run["category"], run["seed"], trained), data, made
     for name in PRODUCTS if asked.shipped else ():
         made = partial(Detector.from_pretrained, WEIGHTS / name, device="cpu")
         yield (name, 0, PLAIN), asked.shipped / name, made

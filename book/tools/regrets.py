@@ -17,13 +17,13 @@ from statistics import mean
 
 from records import METRICS, compact, load, name_of, recorded, table
 from results_tables import EXTENSION, METHOD, given_away
+from step_rules import finished
 
 from ddad.calibration import CHOSEN, Calibration
 from ddad.data.product import load_good, load_test
 from ddad.detector import Detector
 from ddad.evaluation.regret import candidates, regret
-from ddad.networks.autoencoders import load_vae
-from ddad.reproduction.runs import DETECTOR, RUN, fingerprint, made_with
+from ddad.reproduction.runs import fingerprint, made_with
 from ddad.runtime.files import write_json
 from ddad.training import split
 
@@ -65,16 +65,12 @@ def main(arguments: list[str] | None = None) -> None:
     path = asked.out / f"{NAME}.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     done = {tuple(row[name] for name in IDENTITY) for row in rows}
-    for runs, data, vae in asked.of:
-        loaded = load_vae(vae)
-        for file in sorted(Path(runs).glob(f"*/*/{RUN}")):
-            run = json.loads(file.read_text(encoding="utf-8"))
-            mine = tuple(run[name] for name in IDENTITY)
-            if run["preset"] in PRESETS and run["calibrate"] and mine not in done:
-                print(*mine, flush=True)
-                rows.append(row_of(run, file.parent / DETECTOR,
-                                   Path(data, run["category"]), loaded, asked.every))
-                write_json(path, rows)
+    for run, saved, data, vae in finished(asked.of):
+        mine = tuple(run[name] for name in IDENTITY)
+        if run["preset"] in PRESETS and run["calibrate"] and mine not in done:
+            print(*mine, flush=True)
+            rows.append(row_of(run, saved, data, vae, asked.every))
+            write_json(path, rows)
 
 
 # --- the tables

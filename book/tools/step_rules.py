@@ -50,6 +50,17 @@ def name(trained: str, rule: str, T_max: int) -> str:
     return f"{trained}, {rule}, {T_max}"
 
 
+def finished(of: list, preset: str = "*") -> Iterator[tuple[dict, Path, Path, object]]:
+    """Of the runs below each RUNS: run.json, where the detector lies, its data, and the
+    autoencoder. of: RUNS, DATA, VAE each.
+    """
+    for runs, data, vae in of:
+        loaded = load_vae(vae)
+        for file in sorted(Path(runs).glob(f"*/{preset}-*/{RUN}")):
+            run = json.loads(file.read_text(encoding="utf-8"))
+            yield run, file.parent / DETECTOR, Path(data, run["category"]), loaded
+
+
 def detectors(run: dict, saved: Path, data: Path, out: Path, vae
               ) -> Iterator[tuple[str, Path, Detector]]:
     """plain, masked: where each detector lies, and itself."""
@@ -95,13 +106,9 @@ def main() -> None:
     options.add_argument("--of", nargs=3, action="append", required=True,
                          metavar=("RUNS", "DATA", "VAE"))
     asked = options.parse_args()
-    for runs, data, vae in asked.of:
-        loaded = load_vae(vae)
-        for path in sorted(Path(runs).glob(f"*/clean-*/{RUN}")):
-            run = json.loads(path.read_text(encoding="utf-8"))
-            print(run["category"], run["seed"], flush=True)
-            paths_of(run, path.parent / DETECTOR, Path(data, run["category"]),
-                     asked.out, loaded)
+    for run, saved, data, vae in finished(asked.of, "clean"):
+        print(run["category"], run["seed"], flush=True)
+        paths_of(run, saved, data, asked.out, vae)
     make_receipt(asked.out)
 
 

@@ -21,8 +21,9 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from further import BATCH, METRICS, compared, made_of, measured, whitened
+from further import METRICS, Maps, compared, made_of, measured, whitened
 from records import load, name_of, recorded
+from step_rules import finished
 from torch import Tensor
 
 from ddad import anomaly_map as maps
@@ -31,8 +32,6 @@ from ddad.data.images import Images
 from ddad.data.product import TestSet, load_held_out, load_test, load_train
 from ddad.detector import Detector
 from ddad.evaluation.scoring import summary
-from ddad.networks.autoencoders import load_vae
-from ddad.reproduction.runs import DETECTOR, RUN
 from ddad.runtime.files import write_json
 from ddad.synthetic.defects import groups_of
 
@@ -42,18 +41,15 @@ OFFERED = {PLAIN: (PLAIN,), WHITENED: (WHITENED,), EITHER: (PLAIN, WHITENED)}
 IDENTITY = ("category", "seed", "vae")
 
 
-def latent_maps(form: str, of: tuple, good: tuple, size: int, blur: float
-                ) -> tuple[Tensor, Tensor]:
-    """A_l (N, size, size) of images and of good ones; each a pair z0, z0_hat
-    (N, C, h, w). The blur comes first.
+def latent_map(form: str, r: Tensor, good: Tensor, size: int, blur: float) -> Tensor:
+    """A_l (N, size, size) from the residuals z0 - z0_hat of images and of good ones,
+    (N, C, h, w) each. The blur comes first.
     """
     if form == PLAIN:
-        return tuple(maps.latent_map(*pair, size, blur) for pair in (of, good))
-    r, r_good = (z0 - z0_hat for z0, z0_hat in (of, good))
+        return maps.latent_map(r, torch.zeros_like(r), size, blur)
     if blur:
-        r, r_good = (maps.smooth(x.flatten(0, 1), blur).view(x.shape)
-                     for x in (r, r_good))
-    return whitened(r, r_good, size), whitened(r_good, r_good, size)
+        r, good = (maps.smooth(x.flatten(0, 1), blur).view(x.shape) for x in (r, good))
+    return whitened(r, good, size)
 
 
 def tried(detector: Detector, good: Images
@@ -68,11 +64,11 @@ def tried(detector: Detector, good: Images
     path = {name: getattr(s, name) for name in calibration.PATH}
 
     def white(z0: Tensor, z0_hat: Tensor, size: int, blur: float, *_) -> Tensor:
-        of = z0, z0_hat
-        return latent_maps(WHITENED, of, [x[:N] for x in of], size, blur)[0]
+        r = z0 - z0_hat
+        return latent_map(WHITENED, r, r[:N], size, blur)
 
-    for form, latent_map in ((PLAIN, maps.latent_map), (WHITENED, white)):
-        with patch.object(maps, "latent_map", latent_map):
+    for form, made in ((PLAIN, maps.latent_map), (WHITENED, white)):
+        with patch.object(maps, "latent_map", made):
             found[form] = calibration.sweep(
                 detector, trial.images, trial.masks, [path], calibration.weighings(s),
                 shared, form)
@@ -93,17 +89,6 @@ def choices(detector: Detector, good: Images) -> Iterator[dict]:
                **{name: rows[n][name] for name in ("form", *calibration.MAP)}}
 
 
-def observed(detector: Detector, images: Images) -> tuple[tuple, Tensor]:
-    """(z0, z0_hat) (N, C, h, w) and A_f (N, H, H), on the CPU."""
-    parts = []
-    for x0 in images.split(BATCH):
-        seen = detector.observe(x0)
-        found = detector.respond(seen, detector.settings.image_size)
-        parts.append((seen.z0, found.z0_hat, found.A_f))
-    z0, z0_hat, A_f = (torch.cat(one).cpu() for one in zip(*parts))
-    return (z0, z0_hat), A_f
-
-
 def rows_of(detector: Detector, data: Path, test: TestSet) -> Iterator[dict]:
     """Each choice, with i_auroc and pro on test images. Ranges and covariance come from
     the held-out images that the detector's own ranges do.
@@ -112,13 +97,12 @@ def rows_of(detector: Detector, data: Path, test: TestSet) -> Iterator[dict]:
     assert (s.patch_share, s.map_range, s.align_corners) == (0.0, "held-out", False)
     held_out = training.hold_out(load_train(data, s), s, load_held_out(data, s))[1]
     good = training.split(held_out, s)[0]
-    (of_test, A_f), (of_good, A_f_good) = (observed(detector, images)
-                                           for images in (test.images, good))
+    of_test, of_good = (Maps.of(detector, images) for images in (test.images, good))
     for row in choices(detector, good):
-        A_l, A_l_good = latent_maps(row["form"], of_test, of_good, s.image_size,
-                                    row["latent_blur"])
-        ranges = maps.Ranges.of(A_l_good, A_f_good)
-        A = maps.combine(A_l, A_f, ranges, row["lam"], s.sigma)
+        A_l, A_l_good = (latent_map(row["form"], of.r, of_good.r, s.image_size,
+                                    row["latent_blur"]) for of in (of_test, of_good))
+        ranges = maps.Ranges.of(A_l_good, of_good.A_f)
+        A = maps.combine(A_l, of_test.A_f, ranges, row["lam"], s.sigma)
         yield row | measured(summary(maps.score(A), A, test))
 
 
@@ -133,20 +117,17 @@ def main(arguments: list[str] | None = None) -> None:
     path = asked.out / f"{NAME}.json"
     rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     done = {tuple(row[name] for name in IDENTITY) for row in rows}
-    for runs, data, vae in asked.of:
-        loaded, latents = load_vae(vae), Path(vae.rpartition(":")[0] or vae).stem
-        for file in sorted(Path(runs).glob(f"*/regional-*/{RUN}")):
-            run = json.loads(file.read_text(encoding="utf-8"))
-            mine = run["category"], run["seed"], latents
-            if run["seed"] in asked.seeds and mine not in done:
-                print(*mine, flush=True)
-                folder = Path(data, run["category"])
-                detector = Detector.from_pretrained(file.parent / DETECTOR, vae=loaded)
-                with_it = dict(zip(IDENTITY, mine)) | made_of(detector, folder)
-                test = load_test(folder, detector.settings)
-                rows += [with_it | row for row in rows_of(detector, folder, test)]
-                asked.out.mkdir(parents=True, exist_ok=True)
-                write_json(path, rows)
+    for run, saved, data, vae in finished(asked.of, "regional"):
+        # taef2.py:TinyAutoencoder.load, taesd, embedded
+        mine = run["category"], run["seed"], run["asked"]["vae"].partition(".py:")[0]
+        if run["seed"] in asked.seeds and mine not in done:
+            print(*mine, flush=True)
+            detector = Detector.from_pretrained(saved, vae=vae)
+            with_it = dict(zip(IDENTITY, mine)) | made_of(detector, data)
+            test = load_test(data, detector.settings)
+            rows += [with_it | row for row in rows_of(detector, data, test)]
+            asked.out.mkdir(parents=True, exist_ok=True)
+            write_json(path, rows)
 
 
 # --- the tables
